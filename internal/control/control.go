@@ -1,0 +1,126 @@
+// Package control is the language between the server and the runner, PID 1 of
+// every session: HTTP/1.1 over a unix socket whose path only the host knows, so
+// that curl --unix-socket can debug it.
+//
+//	GET  /v1/health?nonce=N           Health: answers as soon as the runner lives
+//	GET  /v1/ready                    Health: answers when the built-in apps accept connections
+//	GET  /v1/apps                     []backendai.App, sshd and ttyd first
+//	POST /v1/apps/{name}/start        StartRequest → StartReply; starts on first use and waits for the port
+//	POST /v1/apps/{name}/stop         ends a service; 204
+//	GET  /v1/logs?follow=true         the session's output so far, then as it comes
+//	GET  /v1/events                   one JSON Event a line, for as long as the connection lives
+//	POST /v1/interrupt                SIGINT to what runs in the foreground (batch); 204
+//	GET  /v1/files?path=P             an uncompressed tar of P, which is relative to the home
+//	GET  /v1/terminals                []Terminal; DELETE /v1/terminals/{name} ends one
+//	POST /v1/shutdown                 ends every process, then PID 1 exits; 202
+//
+// Errors are problem+json as on the public API. Whatever comes out of a session
+// is a hostile tenant's word: Client bounds it in size and time.
+package control
+
+import "time"
+
+// Descriptors that the engine passes to the runner.
+const (
+	// ListenFD is the listening unix socket of the control connection.
+	ListenFD = 3
+	// LogFD is the session's log: a file opened for reading and appending,
+	// which the runner keeps below LogLimit.
+	LogFD = 4
+	// RecordFD is a file that takes one ExitRecord as JSON before PID 1 ends.
+	RecordFD = 5
+	// ConfigFD is a file with the Config as JSON, read once at start.
+	ConfigFD = 6
+)
+
+// LogLimit bounds a session's log in bytes; the oldest half goes first.
+const LogLimit = 10 << 20
+
+// Config tells the runner what session it is PID 1 of. It travels through a
+// descriptor, never through arguments, environment or a file inside.
+type Config struct {
+	SessionID    string            `json:"session_id"`
+	SessionName  string            `json:"session_name"`
+	Secret       []byte            `json:"secret"`        // proves the runner: Health.Proof is HMAC-SHA256(secret, nonce)
+	Home         string            `json:"home"`          // /home/work
+	Loopback     string            `json:"loopback"`      // address that apps listen on; 127.0.0.1 in a network namespace of its own
+	Env          map[string]string `json:"env"`           // the whole environment of the session's processes
+	ServicePorts string            `json:"service_ports"` // the image's label, API section 11
+	RuntimePath  string            `json:"runtime_path"`
+	Preopen      []int             `json:"preopen,omitempty"`
+	Bootstrap    string            `json:"bootstrap,omitempty"`
+	Batch        *Batch            `json:"batch,omitempty"`
+	SSH          SSH               `json:"ssh"`
+	MOTD         string            `json:"motd,omitempty"`  // printed once at interactive logins
+	Files        []File            `json:"files,omitempty"` // written below the home before services start
+}
+
+// Batch is the command of a batch session.
+type Batch struct {
+	Command string        `json:"command"`
+	Timeout time.Duration `json:"timeout"` // 0 is none
+}
+
+// SSH is the key material of the session's sshd.
+type SSH struct {
+	HostKeys       []string `json:"host_keys"`       // private, OpenSSH PEM; ed25519 and RSA
+	AuthorizedKeys []string `json:"authorized_keys"` // lines; used when no .ssh folder brings its own
+	PrivateKey     string   `json:"private_key"`     // written to ~/id_container, mode 0600
+}
+
+// File is one to write below the session's home.
+type File struct {
+	Path string `json:"path"`
+	Mode uint32 `json:"mode"`
+	Data []byte `json:"data"`
+}
+
+// Health is the runner's word on itself.
+type Health struct {
+	SessionID string `json:"session_id"`
+	Proof     []byte `json:"proof"`
+	PID       int    `json:"pid"`
+	Version   string `json:"version"`
+	Uptime    string `json:"uptime"`
+}
+
+// StartRequest asks for a running service.
+type StartRequest struct {
+	Port      int                 `json:"port,omitempty"`      // a secondary port of the app; 0 is the primary
+	Arguments map[string][]string `json:"arguments,omitempty"` // only names in allowed_arguments; no values for a bare option
+	Envs      map[string]string   `json:"envs,omitempty"`      // only names in allowed_envs
+}
+
+// StartReply tells where the service listens on the session's loopback.
+type StartReply struct {
+	Status string `json:"status"` // "started" or "running"
+	Port   int    `json:"port"`
+}
+
+// Event is something that happened inside.
+type Event struct {
+	Type     string `json:"type"` // service-started, service-exited, batch-finished
+	App      string `json:"app,omitempty"`
+	ExitCode int    `json:"exit_code"`
+	OOM      bool   `json:"oom,omitempty"`
+	Detail   string `json:"detail,omitempty"`
+}
+
+// ExitRecord is the runner's last word, for a server that was not there.
+type ExitRecord struct {
+	ExitCode int       `json:"exit_code"`
+	Reason   string    `json:"reason"`
+	Detail   string    `json:"detail,omitempty"`
+	At       time.Time `json:"at"`
+}
+
+// Terminal is one open web terminal.
+type Terminal struct {
+	Name    string    `json:"name"`
+	Command string    `json:"command"`
+	PID     int       `json:"pid"`
+	Viewers int       `json:"viewers"`
+	Rows    int       `json:"rows"`
+	Cols    int       `json:"cols"`
+	Started time.Time `json:"started"`
+}
