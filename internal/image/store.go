@@ -101,6 +101,8 @@ type Store struct {
 	ctx       context.Context     // ends with Close; parent of what several callers wait for
 	cancel    context.CancelFunc
 	running   sync.WaitGroup // flights
+	closing   sync.Once
+	closed    error // of the one close
 
 	mu      sync.RWMutex
 	catalog catalog
@@ -190,8 +192,14 @@ func (s *Store) openFiles(ctx context.Context) error {
 	return nil
 }
 
-// Close stops downloads, waits for them, and closes the files.
+// Close stops downloads, waits for them, and closes the files. Closing again
+// does nothing.
 func (s *Store) Close() error {
+	s.closing.Do(func() { s.closed = s.close() })
+	return s.closed
+}
+
+func (s *Store) close() error {
 	s.cancel()
 	s.running.Wait()
 	var errs []error
