@@ -251,7 +251,7 @@ func (b *build) command(ctx context.Context) (cmd *exec.Cmd, output, messages io
 		return nil, nil, nil, err
 	}
 	args := []string{
-		"--mode=root", "--variant=minbase", "--format=tar",
+		"--verbose", "--mode=root", "--variant=minbase", "--format=tar",
 		"--dpkgopt=force-unsafe-io",
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
 		"--dpkgopt=path-include=/usr/share/doc/*/copyright",
@@ -323,7 +323,13 @@ func (b *build) relay(messages io.Reader) []string {
 	lines := bufio.NewScanner(messages)
 	lines.Buffer(nil, maxBuildLine)
 	for lines.Scan() {
-		line := strings.TrimRight(lines.Text(), "\r")
+		line := strings.TrimSpace(lines.Text())
+		if i := strings.LastIndexByte(line, '\r'); i >= 0 { // a bar that drew itself over and over
+			line = line[i+1:]
+		}
+		if line == "" {
+			continue
+		}
 		b.progress(line)
 		if last = append(last, line); len(last) > keptLines {
 			last = last[1:]

@@ -139,6 +139,7 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 		opts: opts, log: opts.Logger, arch: protocolArch(runtime.GOARCH),
 		unpacking: semaphore.NewWeighted(1), flights: map[string]*flight{},
 	}
+	log.L.Logger.SetOutput(io.Discard) // some containerd code logs without a context, to standard error
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -215,8 +216,8 @@ func (s *Store) close() error {
 	return errors.Join(errs...)
 }
 
-// silent takes what the containerd packages log for themselves: their warnings
-// come back as errors or are of no use to an operator.
+// silent takes what the containerd packages log for themselves: what matters of
+// it comes back as errors.
 var silent = logrus.NewEntry(&logrus.Logger{Out: io.Discard, Formatter: new(logrus.TextFormatter), Level: logrus.PanicLevel})
 
 // inside prepares a context for the containerd packages.

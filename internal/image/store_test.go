@@ -270,3 +270,6 @@ func read(t *testing.T, folders []string, path string) string {
 	t.Errorf("no layer has %s", path)
 	return ""
 }
+
+// emptyIndex is an OCI index without images.
+func emptyIndex() v1.ImageIndex { return empty.Index }
