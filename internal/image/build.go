@@ -2,7 +2,6 @@ package image
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -93,7 +92,10 @@ func (s *Store) build(ctx context.Context, r Recipe, progress func(string)) (_ b
 // runBuild runs the builder and unpacks what it puts out. The caller commits or
 // discards the folder with the key.
 func (s *Store) runBuild(ctx context.Context, b *build) (key string, layer ocispec.Descriptor, err error) {
-	cmd, output, messages, err := b.command(ctx)
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	told := &lineRelay{progress: b.progress}
+	cmd, output, err := b.command(running, told)
 	if err != nil {
 		return "", layer, err
 	}
@@ -101,21 +103,18 @@ func (s *Store) runBuild(ctx context.Context, b *build) (key string, layer ocisp
 	if err := cmd.Start(); err != nil {
 		return "", layer, fmt.Errorf("start %s: %w", builder, err)
 	}
-	told := make(chan []string, 1)
-	go func() { told <- b.relay(messages) }()
 	left := s.newBudget()
 	key, sum, applyErr := s.apply(ctx, "", left.reader(output), left)
 	if applyErr != nil {
-		_ = cmd.Cancel()
+		stop()
 	}
-	lines := <-told
 	waitErr := cmd.Wait()
 	switch {
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case waitErr != nil && (applyErr == nil || !outOfSpace(applyErr) && !errors.Is(applyErr, errHostile)):
 		// The stream of a builder that failed is cut short: its own words tell more.
-		err = backendai.Errorf(backendai.CodeUnavailable, "image %q cannot be built: %w: %s", b.recipe.Name, waitErr, strings.Join(lines, "\n")).
+		err = backendai.Errorf(backendai.CodeUnavailable, "image %q cannot be built: %w: %s", b.recipe.Name, waitErr, strings.Join(told.last, "\n")).
 			WithHint("check that apt-get update works on the server")
 	default:
 		err = applyErr
@@ -244,11 +243,11 @@ func (b *build) writeFiles(name string) error {
 }
 
 // command makes the builder's command. output is the new system as an archive;
-// messages is what it prints.
-func (b *build) command(ctx context.Context) (cmd *exec.Cmd, output, messages io.ReadCloser, err error) {
+// messages takes what it prints.
+func (b *build) command(ctx context.Context, messages io.Writer) (cmd *exec.Cmd, output io.ReadCloser, err error) {
 	sources, err := aptSources("/etc/apt")
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	args := []string{
 		"--verbose", "--mode=root", "--variant=minbase", "--format=tar",
@@ -275,11 +274,9 @@ func (b *build) command(ctx context.Context) (cmd *exec.Cmd, output, messages io
 	cmd.SysProcAttr = processGroup()
 	cmd.Cancel = func() error { return signalGroup(cmd.Process, syscall.SIGTERM) }
 	cmd.WaitDelay = stopGrace
-	if output, err = cmd.StdoutPipe(); err != nil {
-		return nil, nil, nil, err
-	}
-	messages, err = cmd.StderrPipe()
-	return cmd, output, messages, err
+	cmd.Stderr = messages
+	output, err = cmd.StdoutPipe()
+	return cmd, output, err
 }
 
 // setupHooks bring the host's apt options, credentials and certificates in,
@@ -317,26 +314,38 @@ func (b *build) customizeHooks() []string {
 	)
 }
 
-// relay passes the builder's lines on and keeps the last of them.
-func (b *build) relay(messages io.Reader) []string {
-	var last []string
-	lines := bufio.NewScanner(messages)
-	lines.Buffer(nil, maxBuildLine)
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if i := strings.LastIndexByte(line, '\r'); i >= 0 { // a bar that drew itself over and over
-			line = line[i+1:]
-		}
-		if line == "" {
-			continue
-		}
-		b.progress(line)
-		if last = append(last, line); len(last) > keptLines {
-			last = last[1:]
+// lineRelay passes the builder's lines on and keeps the last of them.
+type lineRelay struct {
+	progress func(line string)
+	line     []byte // begun and not ended
+	last     []string
+}
+
+// Write implements io.Writer.
+func (r *lineRelay) Write(p []byte) (int, error) {
+	for _, c := range p {
+		switch {
+		case c == '\r': // a bar that draws itself over and over
+			r.line = r.line[:0]
+		case c != '\n' && len(r.line) < maxBuildLine:
+			r.line = append(r.line, c)
+		case c == '\n':
+			r.end()
 		}
 	}
-	_, _ = io.Copy(io.Discard, messages) // after a line too long: the builder must not block
-	return last
+	return len(p), nil
+}
+
+func (r *lineRelay) end() {
+	line := strings.TrimSpace(string(r.line))
+	r.line = r.line[:0]
+	if line == "" {
+		return
+	}
+	r.progress(line)
+	if r.last = append(r.last, line); len(r.last) > keptLines {
+		r.last = r.last[1:]
+	}
 }
 
 // tag is the new image's tag.

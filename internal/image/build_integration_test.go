@@ -3,6 +3,10 @@
 package image_test
 
 import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +18,7 @@ import (
 	"backendai"
 	"backendai/images"
 	"backendai/internal/image"
+	"backendai/internal/image/service"
 )
 
 // rootOf gives the folder for a store: BACKENDAI_TEST_ROOT, which keeps the
@@ -82,6 +87,7 @@ func TestBuildPython(t *testing.T) {
 			t.Errorf("the image has %s of the server", gone)
 		}
 	}
+	t.Run("jupyter", func(t *testing.T) { tryJupyter(t, root, img) })
 	if err := s.Release(t.Context(), "session"); err != nil {
 		t.Fatal(err)
 	}
@@ -99,4 +105,93 @@ func TestBuildFailure(t *testing.T) {
 	if entries, err := os.ReadDir(filepath.Join(root, "build")); err != nil || len(entries) != 0 {
 		t.Errorf("the build's folder stayed: %v, %v", entries, err)
 	}
+}
+
+// tryJupyter starts the image's jupyter service as a session would and asks it
+// what a browser at http://localhost:9900 asks through a tunnel.
+func tryJupyter(t *testing.T, root string, img backendai.Image) {
+	port := freePort(t)
+	v := service.NewVariables([]int{port}, img.Labels[service.LabelRuntimePath], "127.0.0.1")
+	data, err := os.ReadFile(filepath.Join(root, service.DefinitionDir, "jupyter.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	definition, err := service.ParseDefinition(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range definition.Prestart {
+		if a, err = a.Expand(v); err != nil {
+			t.Fatal(err)
+		}
+		file := "/tmp/jupyter" + service.TempfileSuffix
+		if err := os.WriteFile(root+file, []byte(strings.Join(a.Body, "")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		v[a.Ref] = service.Text(file)
+	}
+	argv, _, err := definition.Invocation(v, service.Request{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "chroot", append([]string{"--userspec=1000:1000", root}, argv...)...)
+	cmd.Env = append(img.Env, "HOME=/home/work")
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	for lines := bufio.NewScanner(out); ; {
+		if !lines.Scan() {
+			t.Fatal("jupyter ended before it was ready")
+		}
+		t.Log(lines.Text())
+		if strings.Contains(lines.Text(), "is running at") {
+			break
+		}
+	}
+	for _, c := range []struct {
+		host, origin, path string
+		want               int
+	}{
+		{"localhost:9900", "", "/tree", http.StatusOK},
+		{"127.0.0.1:9900", "", "/tree", http.StatusOK},
+		{"localhost:9900", "http://localhost:9900", "/api/kernelspecs", http.StatusOK},
+		{"localhost:9900", "", "/api/contents", http.StatusOK},
+		{"rebound.example:9900", "", "/api/contents", http.StatusForbidden},
+		{"localhost:9900", "http://evil.example", "/api/contents", http.StatusNotFound},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", port, c.path), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = c.host
+		if c.origin != "" {
+			req.Header.Set("Origin", c.origin)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != c.want {
+			t.Errorf("GET %s of host %s from %q: %d, want %d", c.path, c.host, c.origin, resp.StatusCode, c.want)
+		}
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }

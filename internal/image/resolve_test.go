@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -173,5 +174,30 @@ func TestOpen(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(filepath.Join(root, "build")); err != nil || len(entries) != 0 {
 		t.Errorf("a build's folder stayed: %v, %v", entries, err)
+	}
+}
+
+// The start of a session waits for Resolve and Layers.
+func BenchmarkSessionStart(b *testing.B) {
+	h := newHub(b)
+	s := open(b)
+	ref := h.push(b, "app:1", imageOf(b, archiveOf(b, entry{name: "a", body: "a"})))
+	if _, err := s.Pull(b.Context(), ref, nil); err != nil {
+		b.Fatal(err)
+	}
+	n := 0
+	for b.Loop() {
+		img, err := s.Resolve(b.Context(), "app", "")
+		if err != nil {
+			b.Fatal(err)
+		}
+		n++
+		owner := "session-" + strconv.Itoa(n)
+		if _, err := s.Layers(b.Context(), img.Digest, owner); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Release(b.Context(), owner); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

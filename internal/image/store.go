@@ -68,8 +68,8 @@ const DefaultMaxUnpacked = 64 << 30
 
 // Options say where images are and where they come from.
 type Options struct {
-	Root    string // absolute folder that this store alone uses; made when absent
-	Aliases AliasStore
+	Root    string     // absolute folder that this store alone uses; made when absent
+	Aliases AliasStore // read when the store opens; from then on changed only through it
 	// Public maps short names to references that a registry has.
 	Public  map[string]string
 	Recipes fs.FS        // <name>.toml files for Build; nil is the stock images

@@ -65,7 +65,7 @@ func (a *aliasStore) DeleteAlias(_ context.Context, alias string) error {
 }
 
 // open opens a store in a new folder.
-func open(t *testing.T, change ...func(*image.Options)) *image.Store {
+func open(t testing.TB, change ...func(*image.Options)) *image.Store {
 	t.Helper()
 	opts := image.Options{
 		Root: t.TempDir(), Aliases: &aliasStore{}, PlainHTTP: func(string) bool { return true },
@@ -77,7 +77,7 @@ func open(t *testing.T, change ...func(*image.Options)) *image.Store {
 	return reopen(t, opts)
 }
 
-func reopen(t *testing.T, opts image.Options) *image.Store {
+func reopen(t testing.TB, opts image.Options) *image.Store {
 	t.Helper()
 	s, err := image.Open(t.Context(), opts)
 	if err != nil {
@@ -103,7 +103,7 @@ type entry struct {
 
 // archiveOf makes a layer. Entries belong to the user who runs the test, so
 // that unpacking needs no right, unless they say otherwise.
-func archiveOf(t *testing.T, entries ...entry) []byte {
+func archiveOf(t testing.TB, entries ...entry) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -137,7 +137,7 @@ func archiveOf(t *testing.T, entries ...entry) []byte {
 	return buf.Bytes()
 }
 
-func layerOf(t *testing.T, data []byte) v1.Layer {
+func layerOf(t testing.TB, data []byte) v1.Layer {
 	t.Helper()
 	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
 	if err != nil {
@@ -147,7 +147,7 @@ func layerOf(t *testing.T, data []byte) v1.Layer {
 }
 
 // imageOf makes an image for this machine of one layer an archive.
-func imageOf(t *testing.T, layers ...[]byte) v1.Image {
+func imageOf(t testing.TB, layers ...[]byte) v1.Image {
 	t.Helper()
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
 		OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"},
@@ -175,7 +175,7 @@ type hub struct {
 	before func(w http.ResponseWriter, r *http.Request) bool
 }
 
-func newHub(t *testing.T) *hub {
+func newHub(t testing.TB) *hub {
 	t.Helper()
 	h := &hub{gets: map[string]int{}}
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
@@ -202,7 +202,7 @@ func (h *hub) intercept(f func(w http.ResponseWriter, r *http.Request) bool) {
 }
 
 // push puts an image into the registry and gives its reference.
-func (h *hub) push(t *testing.T, repository string, img remote.Taggable) string {
+func (h *hub) push(t testing.TB, repository string, img remote.Taggable) string {
 	t.Helper()
 	ref, err := name.ParseReference(h.host + "/" + repository)
 	if err != nil {
