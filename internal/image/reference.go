@@ -28,10 +28,11 @@ func canonical(name string) (string, error) {
 }
 
 // hasRegistry tells whether a name says which registry it is of, as opposed to
-// a short name.
+// a short name. Upper case, too, makes a first part a host to the ecosystem,
+// since repositories have none.
 func hasRegistry(name string) bool {
 	first, _, ok := strings.Cut(name, "/")
-	return ok && (first == localRegistry || strings.ContainsAny(first, ".:"))
+	return ok && (first == localRegistry || strings.ContainsAny(first, ".:") || strings.ToLower(first) != first)
 }
 
 // pullable tells whether a canonical reference can be had from a registry.
