@@ -1,0 +1,368 @@
+// Package config is the settings of the server and where each came from. A
+// flag wins over the environment, which wins over the TOML file, which wins
+// over the default.
+//
+//	listen = "127.0.0.1:8090"
+//	state-dir = "/var/lib/backend.ai"
+//
+//	[public-images]
+//	python = "docker.io/jupyter/minimal-notebook:latest"
+//
+// The environment variable of a key is BACKEND_SERVER_ and the key in upper
+// case with underscores: BACKEND_SERVER_STATE_DIR.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"backendai"
+)
+
+// EnvPrefix begins the names of the environment variables.
+const EnvPrefix = "BACKEND_SERVER_"
+
+// The values of the key "engine".
+const (
+	EngineOCI  = "oci"
+	EngineFake = "fake"
+)
+
+// Config is the settings of a server. The zero value of a field that has no
+// default means: detect, or none.
+type Config struct {
+	StateDir           string            // database, images and what sessions keep
+	RunDir             string            // sockets of running sessions; gone after a reboot
+	Listen             string            // host:port
+	TLSCert, TLSKey    string            // PEM files; both or none
+	Engine             string            // EngineOCI or EngineFake
+	Runtime            string            // name or path of the OCI runtime
+	Network            string            // IPv4 network of the sessions, in CIDR form
+	CPU                string            // cores for sessions
+	Mem                string            // memory for sessions
+	PublicImages       map[string]string // short name → reference that a registry has
+	InsecureRegistries []string          // hosts that are spoken to without TLS
+	LogLevel           string            // debug, info, warn or error
+	LogFormat          string            // text or json
+	LogRetention       string            // how long the logs of ended sessions are kept: 30d
+
+	origins map[string]string // by key
+}
+
+// Key is one setting: its name in the file and as a flag, what it is for, and
+// the field that it sets.
+type Key struct {
+	Name  string
+	Usage string
+	Table bool // short name = reference pairs; the flag takes name=reference,…
+
+	def   func() string
+	field func(*Config) *string
+	list  func(*Config) *[]string
+	table func(*Config) *map[string]string
+}
+
+func fixed(value string) func() string { return func() string { return value } }
+
+// Keys lists every setting in the order in which they are shown.
+func Keys() []Key {
+	return []Key{
+		{Name: "state-dir", Usage: "folder of the database, the images and what sessions keep", def: stateDir, field: func(c *Config) *string { return &c.StateDir }},
+		{Name: "run-dir", Usage: "folder of the sockets of running sessions (default: run below state-dir)", def: fixed(""), field: func(c *Config) *string { return &c.RunDir }},
+		{Name: "listen", Usage: "address of the API, host:port", def: fixed("127.0.0.1:8090"), field: func(c *Config) *string { return &c.Listen }},
+		{Name: "tls-cert", Usage: "PEM file of the certificate chain; with tls-key the API is served over TLS", def: fixed(""), field: func(c *Config) *string { return &c.TLSCert }},
+		{Name: "tls-key", Usage: "PEM file of the certificate's private key", def: fixed(""), field: func(c *Config) *string { return &c.TLSKey }},
+		{Name: "engine", Usage: "what runs sessions: oci, or fake (plain processes without isolation, for trying the API)", def: fixed(EngineOCI), field: func(c *Config) *string { return &c.Engine }},
+		{Name: "runtime", Usage: "name or path of the OCI runtime (default: crun, else runc)", def: fixed(""), field: func(c *Config) *string { return &c.Runtime }},
+		{Name: "network", Usage: "IPv4 network that sessions get addresses from, such as 10.201.0.0/16", def: fixed(""), field: func(c *Config) *string { return &c.Network }},
+		{Name: "cpu", Usage: "cores that sessions may have together (default: all of the machine)", def: fixed(""), field: func(c *Config) *string { return &c.CPU }},
+		{Name: "mem", Usage: "memory that sessions may have together, such as 16g (default: what the machine has)", def: fixed(""), field: func(c *Config) *string { return &c.Mem }},
+		{Name: "public-images", Usage: "short names of images in public registries, name=reference", Table: true, def: fixed(""), table: func(c *Config) *map[string]string { return &c.PublicImages }},
+		{Name: "insecure-registries", Usage: "registry hosts that are spoken to without TLS", def: fixed(""), list: func(c *Config) *[]string { return &c.InsecureRegistries }},
+		{Name: "log-level", Usage: "least level that is logged: debug, info, warn or error", def: fixed("info"), field: func(c *Config) *string { return &c.LogLevel }},
+		{Name: "log-format", Usage: "form of the server's log: text or json", def: fixed("text"), field: func(c *Config) *string { return &c.LogFormat }},
+		{Name: "log-retention", Usage: "how long the logs of ended sessions are kept, such as 12h or 30d", def: fixed("30d"), field: func(c *Config) *string { return &c.LogRetention }},
+	}
+}
+
+// Env is the environment variable of the key.
+func (k Key) Env() string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(k.Name, "-", "_"))
+}
+
+// Default is the value that the key has when nobody sets it.
+func (k Key) Default() string { return k.def() }
+
+// set reads the value from text, as a flag or the environment gives it.
+func (k Key) set(c *Config, text string) error {
+	switch {
+	case k.field != nil:
+		*k.field(c) = text
+	case k.list != nil:
+		*k.list(c) = words(text)
+	default:
+		m := map[string]string{}
+		for _, pair := range words(text) {
+			name, ref, ok := strings.Cut(pair, "=")
+			if !ok {
+				return fmt.Errorf("%q is not of the form name=reference", pair)
+			}
+			m[name] = ref
+		}
+		*k.table(c) = m
+	}
+	return nil
+}
+
+// value is the inverse of set.
+func (k Key) value(c *Config) string {
+	switch {
+	case k.field != nil:
+		return *k.field(c)
+	case k.list != nil:
+		return strings.Join(*k.list(c), ",")
+	default:
+		m := *k.table(c)
+		pairs := make([]string, 0, len(m))
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			pairs = append(pairs, name+"="+m[name])
+		}
+		return strings.Join(pairs, ",")
+	}
+}
+
+func words(text string) []string {
+	var list []string
+	for w := range strings.SplitSeq(text, ",") {
+		if w = strings.TrimSpace(w); w != "" {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// stateDir is /var/lib/backend.ai for root, else below the user's state directory.
+func stateDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/backend.ai"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "backend.ai", "server")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "state", "backend.ai", "server")
+}
+
+// Source is where settings come from.
+type Source struct {
+	Flags map[string]string            // those that were given, by key
+	Env   func(name string) string     // nil is none
+	File  string                       // "" is none
+	Read  func(string) ([]byte, error) // nil is os.ReadFile
+}
+
+// Load brings the sources together. Its error tells all faults.
+func Load(src Source) (*Config, error) {
+	c := &Config{origins: map[string]string{}}
+	var faults []error
+	fail := func(origin, name string, err error) {
+		faults = append(faults, fmt.Errorf("%s (%s): %w", name, origin, err))
+	}
+	fromFile, err := readFile(src)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range Keys() {
+		text, origin := k.def(), "default"
+		if v, ok := fromFile[k.Name]; ok {
+			text, origin = v, "file "+src.File
+		}
+		if src.Env != nil {
+			if v := src.Env(k.Env()); v != "" {
+				text, origin = v, "environment "+k.Env()
+			}
+		}
+		if v, ok := src.Flags[k.Name]; ok {
+			text, origin = v, "flag --"+k.Name
+		}
+		if err := k.set(c, text); err != nil {
+			fail(origin, k.Name, err)
+		}
+		c.origins[k.Name] = origin
+	}
+	if c.RunDir == "" {
+		c.RunDir, c.origins["run-dir"] = filepath.Join(c.StateDir, "run"), "default, below state-dir"
+	}
+	return c, errors.Join(append(faults, c.Validate())...)
+}
+
+// readFile gives the values of a TOML file as texts; unknown keys are errors.
+func readFile(src Source) (map[string]string, error) {
+	if src.File == "" {
+		return nil, nil
+	}
+	read := src.Read
+	if read == nil {
+		read = os.ReadFile
+	}
+	data, err := read(src.File)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	var raw map[string]any
+	if _, err := toml.Decode(string(data), &raw); err != nil {
+		return nil, fmt.Errorf("read configuration %s: %w", src.File, err)
+	}
+	values := map[string]string{}
+	var faults []error
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
+		if !slices.ContainsFunc(Keys(), func(k Key) bool { return k.Name == name }) {
+			faults = append(faults, fmt.Errorf("%s: unknown key %q", src.File, name))
+			continue
+		}
+		if values[name], err = flatten(raw[name]); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %s: %w", src.File, name, err))
+		}
+	}
+	return values, errors.Join(faults...)
+}
+
+// flatten writes a value of TOML as a flag would give it.
+func flatten(v any) (string, error) {
+	switch v := v.(type) {
+	case string:
+		return v, nil
+	case int64:
+		return strconv.FormatInt(v, 10), nil
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64), nil
+	case []any:
+		list := make([]string, 0, len(v))
+		for _, e := range v {
+			text, err := flatten(e)
+			if err != nil {
+				return "", err
+			}
+			list = append(list, text)
+		}
+		return strings.Join(list, ","), nil
+	case map[string]any:
+		pairs := make([]string, 0, len(v))
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			text, err := flatten(v[name])
+			if err != nil {
+				return "", err
+			}
+			pairs = append(pairs, name+"="+text)
+		}
+		return strings.Join(pairs, ","), nil
+	default:
+		return "", fmt.Errorf("a value of type %T is not understood", v)
+	}
+}
+
+// Validate tells all faults, each with the key and where its value came from.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%s (%s): %w", key, c.Origin(key), fmt.Errorf(format, args...)))
+	}
+	oneOf := func(key, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			fault(key, "%q is none of %s", value, strings.Join(allowed, ", "))
+		}
+	}
+	for key, dir := range map[string]string{"state-dir": c.StateDir, "run-dir": c.RunDir} {
+		if !filepath.IsAbs(dir) {
+			fault(key, "%q is not an absolute path", dir)
+		}
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
+		fault("listen", "%q is not host:port", c.Listen)
+	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		fault("listen", "%q is not a port", port)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		fault("tls-cert", "tls-cert and tls-key belong together")
+	}
+	oneOf("engine", c.Engine, EngineOCI, EngineFake)
+	if c.Network != "" {
+		if ip, _, err := net.ParseCIDR(c.Network); err != nil || ip.To4() == nil {
+			fault("network", "%q is not an IPv4 network such as 10.201.0.0/16", c.Network)
+		}
+	}
+	if _, err := c.Capacity(); err != nil {
+		faults = append(faults, err)
+	}
+	oneOf("log-level", c.LogLevel, "debug", "info", "warn", "error")
+	oneOf("log-format", c.LogFormat, "text", "json")
+	if _, err := parseDays(c.LogRetention); err != nil {
+		fault("log-retention", "%w", err)
+	}
+	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(faults...)
+}
+
+// Capacity is what the configuration gives to sessions; a slot that it does
+// not name is for the engine to detect.
+func (c *Config) Capacity() (backendai.Slots, error) {
+	slots := backendai.Slots{}
+	var faults []error
+	for slot, text := range map[string]string{backendai.SlotCPU: c.CPU, backendai.SlotMem: c.Mem} {
+		if text == "" {
+			continue
+		}
+		amount, err := backendai.ParseAmount(slot, text)
+		if err == nil && amount == 0 {
+			err = errors.New("nothing is left for sessions")
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s (%s): %w", slot, c.Origin(slot), err))
+			continue
+		}
+		slots[slot] = amount
+	}
+	return slots, errors.Join(faults...)
+}
+
+// Level is the log-level.
+func (c *Config) Level() slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// Origin tells where the value of a key came from.
+func (c *Config) Origin(key string) string {
+	if origin, ok := c.origins[key]; ok {
+		return origin
+	}
+	return "program"
+}
+
+// Setting is one value for people.
+type Setting struct{ Key, Value, Origin string }
+
+// Settings lists every value and its origin.
+func (c *Config) Settings() []Setting {
+	var list []Setting
+	for _, k := range Keys() {
+		list = append(list, Setting{k.Name, k.value(c), c.Origin(k.Name)})
+	}
+	return list
+}
