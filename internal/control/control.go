@@ -8,13 +8,16 @@
 //	POST /v1/apps/{name}/start        StartRequest → StartReply; starts on first use and waits for the port
 //	POST /v1/apps/{name}/stop         ends a service; 204
 //	GET  /v1/logs?follow=true         the session's output so far, then as it comes
-//	GET  /v1/events                   one JSON Event a line, for as long as the connection lives
+//	GET  /v1/events                   one JSON Event a line, for as long as the connection lives;
+//	                                  a batch that is over already is told first
 //	POST /v1/interrupt                SIGINT to what runs in the foreground (batch); 204
 //	GET  /v1/files?path=P             an uncompressed tar of P, which is relative to the home
 //	GET  /v1/terminals                []Terminal; DELETE /v1/terminals/{name} ends one
-//	POST /v1/shutdown                 ends every process, then PID 1 exits; 202
+//	POST /v1/shutdown                 ends every process within ShutdownGrace, then PID 1 exits; 202
 //
-// Errors are problem+json as on the public API. Whatever comes out of a session
+// A name of only digits is a port of the session's loopback: there is nothing
+// to start, and the reply says "running". The session goes on after its batch
+// has finished, until it is shut down. Errors are problem+json as on the public API. Whatever comes out of a session
 // is a hostile tenant's word: Client bounds it in size and time.
 package control
 
@@ -35,6 +38,23 @@ const (
 
 // LogLimit bounds a session's log in bytes; the oldest half goes first.
 const LogLimit = 10 << 20
+
+// ShutdownGrace is how long the processes of a session may take to end by
+// themselves at a shutdown before they are killed.
+const ShutdownGrace = 10 * time.Second
+
+// The types of Event.
+const (
+	EventServiceStarted = "service-started"
+	EventServiceExited  = "service-exited"
+	EventBatchFinished  = "batch-finished"
+)
+
+// The statuses of StartReply.
+const (
+	StatusStarted = "started"
+	StatusRunning = "running"
+)
 
 // Config tells the runner what session it is PID 1 of. It travels through a
 // descriptor, never through arguments, environment or a file inside.
@@ -103,6 +123,7 @@ type Event struct {
 	App      string `json:"app,omitempty"`
 	ExitCode int    `json:"exit_code"`
 	OOM      bool   `json:"oom,omitempty"`
+	Reason   string `json:"reason,omitempty"` // of batch-finished: one of the backendai.Reason constants
 	Detail   string `json:"detail,omitempty"`
 }
 
