@@ -38,16 +38,22 @@ const (
 	EngineFake = "fake"
 )
 
+// The values of the key "network".
+const (
+	NetworkNAT  = "nat"
+	NetworkNone = "none"
+)
+
 // Config is the settings of a server. The zero value of a field that has no
 // default means: detect, or none.
 type Config struct {
 	StateDir           string            // database, images and what sessions keep
-	RunDir             string            // sockets of running sessions; gone after a reboot
+	RunDir             string            // what the engine forgets at a reboot; "" is its own choice
 	Listen             string            // host:port
 	TLSCert, TLSKey    string            // PEM files; both or none
 	Engine             string            // EngineOCI or EngineFake
 	Runtime            string            // name or path of the OCI runtime
-	Network            string            // IPv4 network of the sessions, in CIDR form
+	Network            string            // NetworkNAT or NetworkNone
 	CPU                string            // cores for sessions
 	Mem                string            // memory for sessions
 	PublicImages       map[string]string // short name → reference that a registry has
@@ -78,13 +84,13 @@ func fixed(value string) func() string { return func() string { return value } }
 func Keys() []Key {
 	return []Key{
 		{Name: "state-dir", Usage: "folder of the database, the images and what sessions keep", def: stateDir, field: func(c *Config) *string { return &c.StateDir }},
-		{Name: "run-dir", Usage: "folder of the sockets of running sessions (default: run below state-dir)", def: fixed(""), field: func(c *Config) *string { return &c.RunDir }},
+		{Name: "run-dir", Usage: "folder of what the engine forgets at a reboot (default: one of its own below /run)", def: fixed(""), field: func(c *Config) *string { return &c.RunDir }},
 		{Name: "listen", Usage: "address of the API, host:port", def: fixed("127.0.0.1:8090"), field: func(c *Config) *string { return &c.Listen }},
 		{Name: "tls-cert", Usage: "PEM file of the certificate chain; with tls-key the API is served over TLS", def: fixed(""), field: func(c *Config) *string { return &c.TLSCert }},
 		{Name: "tls-key", Usage: "PEM file of the certificate's private key", def: fixed(""), field: func(c *Config) *string { return &c.TLSKey }},
 		{Name: "engine", Usage: "what runs sessions: oci, or fake (plain processes without isolation, for trying the API)", def: fixed(EngineOCI), field: func(c *Config) *string { return &c.Engine }},
 		{Name: "runtime", Usage: "name or path of the OCI runtime (default: crun, else runc)", def: fixed(""), field: func(c *Config) *string { return &c.Runtime }},
-		{Name: "network", Usage: "IPv4 network that sessions get addresses from, such as 10.201.0.0/16", def: fixed(""), field: func(c *Config) *string { return &c.Network }},
+		{Name: "network", Usage: "network of the sessions: nat (a way to the outside), or none", def: fixed(NetworkNAT), field: func(c *Config) *string { return &c.Network }},
 		{Name: "cpu", Usage: "cores that sessions may have together (default: all of the machine)", def: fixed(""), field: func(c *Config) *string { return &c.CPU }},
 		{Name: "mem", Usage: "memory that sessions may have together, such as 16g (default: what the machine has)", def: fixed(""), field: func(c *Config) *string { return &c.Mem }},
 		{Name: "public-images", Usage: "short names of images in public registries, name=reference", Table: true, def: fixed(""), table: func(c *Config) *map[string]string { return &c.PublicImages }},
@@ -203,9 +209,6 @@ func Load(src Source) (*Config, error) {
 		}
 		c.origins[k.Name] = origin
 	}
-	if c.RunDir == "" {
-		c.RunDir, c.origins["run-dir"] = filepath.Join(c.StateDir, "run"), "default, below state-dir"
-	}
 	return c, errors.Join(append(faults, c.Validate())...)
 }
 
@@ -285,10 +288,11 @@ func (c *Config) Validate() error {
 			fault(key, "%q is none of %s", value, strings.Join(allowed, ", "))
 		}
 	}
-	for key, dir := range map[string]string{"state-dir": c.StateDir, "run-dir": c.RunDir} {
-		if !filepath.IsAbs(dir) {
-			fault(key, "%q is not an absolute path", dir)
-		}
+	if !filepath.IsAbs(c.StateDir) {
+		fault("state-dir", "%q is not an absolute path", c.StateDir)
+	}
+	if c.RunDir != "" && !filepath.IsAbs(c.RunDir) {
+		fault("run-dir", "%q is not an absolute path", c.RunDir)
 	}
 	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
 		fault("listen", "%q is not host:port", c.Listen)
@@ -299,11 +303,7 @@ func (c *Config) Validate() error {
 		fault("tls-cert", "tls-cert and tls-key belong together")
 	}
 	oneOf("engine", c.Engine, EngineOCI, EngineFake)
-	if c.Network != "" {
-		if ip, _, err := net.ParseCIDR(c.Network); err != nil || ip.To4() == nil {
-			fault("network", "%q is not an IPv4 network such as 10.201.0.0/16", c.Network)
-		}
-	}
+	oneOf("network", c.Network, NetworkNAT, NetworkNone)
 	if _, err := c.Capacity(); err != nil {
 		faults = append(faults, err)
 	}

@@ -32,10 +32,10 @@ func TestPrecedence(t *testing.T) {
 	}
 	want := map[string]string{
 		"listen": "127.0.0.1:3 | flag --listen", "cpu": "1.5 | environment BACKEND_SERVER_CPU", "mem": "4g | file x.toml",
-		"state-dir": "/s | file x.toml", "run-dir": "/s/run | default, below state-dir", "engine": "oci | default",
+		"state-dir": "/s | file x.toml", "run-dir": " | default", "engine": "oci | default",
 		"public-images":       "python=docker.io/x/y:z | file x.toml",
 		"insecure-registries": "a:5000,b | environment BACKEND_SERVER_INSECURE_REGISTRIES",
-		"tls-cert":            " | default", "tls-key": " | default", "runtime": " | default", "network": " | default",
+		"tls-cert":            " | default", "tls-key": " | default", "runtime": " | default", "network": "nat | default",
 		"log-level": "info | default", "log-format": "text | default", "log-retention": "30d | default",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
