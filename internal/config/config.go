@@ -69,8 +69,7 @@ type Config struct {
 // the field that it sets.
 type Key struct {
 	Name  string
-	Usage string
-	Table bool // short name = reference pairs; the flag takes name=reference,…
+	Usage string // with the name of the value in backquotes, as flags want it
 
 	def   func() string
 	field func(*Config) *string
@@ -83,21 +82,21 @@ func fixed(value string) func() string { return func() string { return value } }
 // Keys lists every setting in the order in which they are shown.
 func Keys() []Key {
 	return []Key{
-		{Name: "state-dir", Usage: "folder of the database, the images and what sessions keep", def: stateDir, field: func(c *Config) *string { return &c.StateDir }},
-		{Name: "run-dir", Usage: "folder of what the engine forgets at a reboot (default: one of its own below /run)", def: fixed(""), field: func(c *Config) *string { return &c.RunDir }},
-		{Name: "listen", Usage: "address of the API, host:port", def: fixed("127.0.0.1:8090"), field: func(c *Config) *string { return &c.Listen }},
-		{Name: "tls-cert", Usage: "PEM file of the certificate chain; with tls-key the API is served over TLS", def: fixed(""), field: func(c *Config) *string { return &c.TLSCert }},
-		{Name: "tls-key", Usage: "PEM file of the certificate's private key", def: fixed(""), field: func(c *Config) *string { return &c.TLSKey }},
-		{Name: "engine", Usage: "what runs sessions: oci, or fake (plain processes without isolation, for trying the API)", def: fixed(EngineOCI), field: func(c *Config) *string { return &c.Engine }},
-		{Name: "runtime", Usage: "name or path of the OCI runtime (default: crun, else runc)", def: fixed(""), field: func(c *Config) *string { return &c.Runtime }},
-		{Name: "network", Usage: "network of the sessions: nat (a way to the outside), or none", def: fixed(NetworkNAT), field: func(c *Config) *string { return &c.Network }},
-		{Name: "cpu", Usage: "cores that sessions may have together (default: all of the machine)", def: fixed(""), field: func(c *Config) *string { return &c.CPU }},
-		{Name: "mem", Usage: "memory that sessions may have together, such as 16g (default: what the machine has)", def: fixed(""), field: func(c *Config) *string { return &c.Mem }},
-		{Name: "public-images", Usage: "short names of images in public registries, name=reference", Table: true, def: fixed(""), table: func(c *Config) *map[string]string { return &c.PublicImages }},
-		{Name: "insecure-registries", Usage: "registry hosts that are spoken to without TLS", def: fixed(""), list: func(c *Config) *[]string { return &c.InsecureRegistries }},
-		{Name: "log-level", Usage: "least level that is logged: debug, info, warn or error", def: fixed("info"), field: func(c *Config) *string { return &c.LogLevel }},
-		{Name: "log-format", Usage: "form of the server's log: text or json", def: fixed("text"), field: func(c *Config) *string { return &c.LogFormat }},
-		{Name: "log-retention", Usage: "how long the logs of ended sessions are kept, such as 12h or 30d", def: fixed("30d"), field: func(c *Config) *string { return &c.LogRetention }},
+		{Name: "state-dir", Usage: "`DIR` of the database, the images and what sessions keep", def: stateDir, field: func(c *Config) *string { return &c.StateDir }},
+		{Name: "run-dir", Usage: "`DIR` of what the engine forgets at a reboot (default: one of its own below /run)", def: fixed(""), field: func(c *Config) *string { return &c.RunDir }},
+		{Name: "listen", Usage: "`HOST:PORT` of the API", def: fixed("127.0.0.1:8090"), field: func(c *Config) *string { return &c.Listen }},
+		{Name: "tls-cert", Usage: "PEM `FILE` of the certificate chain; with tls-key the API is served over TLS", def: fixed(""), field: func(c *Config) *string { return &c.TLSCert }},
+		{Name: "tls-key", Usage: "PEM `FILE` of the certificate's private key", def: fixed(""), field: func(c *Config) *string { return &c.TLSKey }},
+		{Name: "engine", Usage: "`ENGINE` that runs sessions: oci, or fake (plain processes without isolation, for trying the API)", def: fixed(EngineOCI), field: func(c *Config) *string { return &c.Engine }},
+		{Name: "runtime", Usage: "`NAME` or path of the OCI runtime (default: crun, else runc)", def: fixed(""), field: func(c *Config) *string { return &c.Runtime }},
+		{Name: "network", Usage: "`KIND` of network of the sessions: nat (a way to the outside), or none", def: fixed(NetworkNAT), field: func(c *Config) *string { return &c.Network }},
+		{Name: "cpu", Usage: "`CORES` that sessions may have together (default: all of the machine)", def: fixed(""), field: func(c *Config) *string { return &c.CPU }},
+		{Name: "mem", Usage: "`SIZE` of the memory that sessions may have together, such as 16g (default: what the machine has)", def: fixed(""), field: func(c *Config) *string { return &c.Mem }},
+		{Name: "public-images", Usage: "`NAME=REFERENCE,…`: short names of images in public registries", def: fixed(""), table: func(c *Config) *map[string]string { return &c.PublicImages }},
+		{Name: "insecure-registries", Usage: "`HOST,…`: registries that are spoken to without TLS", def: fixed(""), list: func(c *Config) *[]string { return &c.InsecureRegistries }},
+		{Name: "log-level", Usage: "`LEVEL` from which on the server logs: debug, info, warn or error", def: fixed("info"), field: func(c *Config) *string { return &c.LogLevel }},
+		{Name: "log-format", Usage: "`FORM` of the server's log: text or json", def: fixed("text"), field: func(c *Config) *string { return &c.LogFormat }},
+		{Name: "log-retention", Usage: "`TIME` for which the logs of ended sessions are kept, such as 12h or 30d", def: fixed("30d"), field: func(c *Config) *string { return &c.LogRetention }},
 	}
 }
 
