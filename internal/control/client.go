@@ -267,6 +267,9 @@ func unreachable(err error) error {
 	if e, ok := errors.AsType[*backendai.Error](err); ok {
 		return e
 	}
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err // its URL is ours and says nothing to people
+	}
 	return backendai.Errorf(backendai.CodeUnavailable, "the session does not answer: %w", err)
 }
 

@@ -24,20 +24,26 @@ type Table struct {
 
 	mu       sync.Mutex // over fork + registration, and over wait4(-1)
 	children map[int]*Child
+	alone    bool          // of init: the last look found neither child nor orphan
+	idle     chan struct{} // closed and renewed when a child or an orphan has ended
 }
 
 // NewTable makes an empty table. With init set, Reap must run: it alone waits.
 // Otherwise each child is waited for on its own, so that the table can live in
 // a process that starts others too.
 func NewTable(init bool) *Table {
-	return &Table{init: init, children: map[int]*Child{}}
+	return &Table{init: init, children: map[int]*Child{}, idle: make(chan struct{})}
 }
+
+// Init tells whether this process is PID 1, or a subreaper, for whom Reap must run.
+func (t *Table) Init() bool { return t.init }
 
 // Child is one started process.
 type Child struct {
 	PID   int
 	table *Table
 	done  chan struct{}
+	sweep bool  // the rest of its group dies with it; guarded by the table's lock
 	state State // frozen when done is closed
 }
 
@@ -71,6 +77,7 @@ func (t *Table) Start(cmd *exec.Cmd) (*Child, error) {
 	}
 	c := &Child{PID: cmd.Process.Pid, table: t, done: make(chan struct{})}
 	t.children[c.PID] = c
+	t.alone = false
 	if t.init {
 		return c, cmd.Process.Release()
 	}
@@ -78,6 +85,7 @@ func (t *Table) Start(cmd *exec.Cmd) (*Child, error) {
 		state, err := cmd.Process.Wait()
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		defer t.wake()
 		if err == nil {
 			c.end(state.Sys().(syscall.WaitStatus))
 		} else {
@@ -107,6 +115,7 @@ func (t *Table) Reap(ctx context.Context) {
 func (t *Table) collect() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	defer t.wake()
 	for {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
@@ -114,10 +123,65 @@ func (t *Table) collect() {
 			continue
 		}
 		if err != nil || pid <= 0 {
+			t.alone = errors.Is(err, syscall.ECHILD)
 			return
 		}
 		if c := t.children[pid]; c != nil {
 			c.end(status)
+		}
+	}
+}
+
+// wake tells the waiters of WaitAll that something ended; the lock is held.
+func (t *Table) wake() {
+	close(t.idle)
+	t.idle = make(chan struct{})
+}
+
+// SweepGroup makes the process group that the child leads end with the child:
+// whatever is left of it then is killed.
+func (c *Child) SweepGroup() {
+	c.table.mu.Lock()
+	defer c.table.mu.Unlock()
+	c.sweep = true
+}
+
+// SignalAll sends sig to every process: for init, to all of its PID namespace;
+// otherwise to the group of each child of the table.
+func (t *Table) SignalAll(sig syscall.Signal) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.init {
+		_ = syscall.Kill(-1, sig) // nobody may be left
+		return
+	}
+	for pid := range t.children {
+		if err := syscall.Kill(-pid, sig); err != nil {
+			_ = syscall.Kill(pid, sig) // it leads no group
+		}
+	}
+}
+
+// WaitAll blocks until no process is left: for init, no child and no orphan;
+// otherwise no child of the table. It tells whether that happened before ctx ended.
+func (t *Table) WaitAll(ctx context.Context) bool {
+	if t.init {
+		t.collect()
+	}
+	for {
+		t.mu.Lock()
+		idle, left := t.idle, len(t.children) > 0
+		if t.init {
+			left = !t.alone
+		}
+		t.mu.Unlock()
+		if !left {
+			return true
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return false
 		}
 	}
 }
@@ -128,6 +192,10 @@ func (c *Child) end(status syscall.WaitStatus) {
 	c.state = State{Code: status.ExitStatus()}
 	if status.Signaled() {
 		c.state = State{Code: 128 + int(status.Signal()), Signal: status.Signal(), Core: status.CoreDump()}
+	}
+	if c.sweep {
+		// As long as the group has members its number is nobody else's.
+		_ = syscall.Kill(-c.PID, syscall.SIGKILL)
 	}
 	close(c.done)
 }

@@ -1,0 +1,70 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"strconv"
+
+	"backendai"
+	"backendai/internal/control"
+	"backendai/internal/runner/process"
+	"backendai/internal/runner/ttyd"
+)
+
+// server is an app that runs in the runner itself. Serve closes the listener.
+type server interface {
+	Serve(ctx context.Context, l net.Listener) error
+}
+
+// terminals are the open web terminals.
+type terminals interface {
+	Terminals() []control.Terminal
+	// End ends one; ttyd.ErrNoTerminal when there is none of the name.
+	End(name string) error
+}
+
+type builtin struct {
+	name     string
+	server   server
+	listener net.Listener
+}
+
+// builtinApps are listed first in every session (API section 13).
+func builtinApps() []backendai.App {
+	return []backendai.App{
+		{Name: backendai.AppSSHD, Protocol: backendai.ProtocolTCP, Ports: []int{backendai.PortSSHD}},
+		{Name: backendai.AppTTYD, Protocol: backendai.ProtocolHTTP, Ports: []int{backendai.PortTTYD}},
+	}
+}
+
+// openBuiltin makes sshd and ttyd and opens their ports.
+func (r *Runner) openBuiltin() error {
+	logger := slog.New(slog.NewTextHandler(r.log, nil))
+	env := func() map[string]string { return maps.Clone(r.Config.Env) }
+	shell := func() (string, error) { return process.Shell(r.Config.Env) }
+	web := ttyd.New(ttyd.Options{
+		Env: env, Home: r.Config.Home, Table: r.Table, Shell: shell, Logger: logger,
+	})
+	if err := r.open(backendai.AppTTYD, backendai.PortTTYD, web); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.terminals = web
+	r.mu.Unlock()
+	return nil
+}
+
+func (r *Runner) open(name string, port int, s server) error {
+	l, err := net.Listen("tcp", net.JoinHostPort(r.Config.Loopback, strconv.Itoa(port)))
+	if err != nil {
+		for _, b := range r.builtin {
+			b.listener.Close()
+		}
+		return fmt.Errorf("open %s: %w", name, err)
+	}
+	r.builtin = append(r.builtin, &builtin{name: name, server: s, listener: l})
+	return nil
+}
