@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -82,6 +83,9 @@ func inherit() (runner.Options, error) {
 			return runner.Options{}, fmt.Errorf("descriptor %d is missing (this program is started by the engine): %w", fd, err)
 		}
 	}
+	// Nor may anything else that was left open by those who started us go on.
+	// Before Linux 5.11 there is no such call, and it is the engine's care alone.
+	_ = unix.CloseRange(control.ConfigFD+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	file := os.NewFile(control.ConfigFD, "config")
 	defer file.Close()
 	var config control.Config

@@ -62,6 +62,7 @@ func (r *Runner) bootstrap(ctx context.Context) {
 	}
 	state, err := r.runToEnd(ctx, r.command("/bin/sh", bootstrapFile), 0)
 	switch {
+	case ctx.Err() != nil: // the session was ended, not its script
 	case err != nil:
 		r.note("the bootstrap script does not run: %v", err)
 	case state.Code != 0:
@@ -109,6 +110,9 @@ func (e timeoutError) Error() string { return fmt.Sprintf("it took longer than %
 // for its end. After limit (0 is none) or when ctx ends its group is ended, at
 // last by force; after limit the error is a timeoutError, beside a valid state.
 func (r *Runner) runToEnd(ctx context.Context, cmd *exec.Cmd, limit time.Duration) (process.State, error) {
+	if err := ctx.Err(); err != nil {
+		return process.State{}, err
+	}
 	child, output, err := r.Table.StartPiped(cmd, r.log)
 	if err != nil {
 		return process.State{}, err
@@ -146,19 +150,8 @@ func (r *Runner) runToEnd(ctx context.Context, cmd *exec.Cmd, limit time.Duratio
 		}
 	}
 	state := child.Wait()
-	r.drain(output)
+	output.Drain()
 	return state, cause
-}
-
-// drain waits a little for the rest of a dead process's output; what it left
-// running may hold the pipe for ever.
-func (r *Runner) drain(o *process.Output) {
-	timer := time.NewTimer(200 * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-o.Done():
-	case <-timer.C:
-	}
 }
 
 // note writes a line of our own among the session's output.

@@ -117,15 +117,17 @@ func (r *Runner) Run(ctx context.Context) control.ExitRecord {
 	r.services.Drain()
 	end()
 	r.killAll(ctx, record.ExitCode)
+	// The dead may have left words in their pipes.
+	r.services.Close()
+	for _, o := range r.kept() {
+		o.Drain()
+		o.Close()
+	}
 	record = r.conclude(record)
 	r.writeRecord(record)
 	r.events.close()
 	r.log.Close()
 	closeServer(answers, server)
-	for _, o := range r.kept() {
-		o.Close()
-	}
-	r.services.Close()
 	tasks.Wait()
 	reaped()
 	return record

@@ -7,10 +7,14 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"time"
 )
 
 // tailSize is how much of the end of an Output is remembered, in bytes.
 const tailSize = 4 << 10
+
+// drainTime is how long Drain waits.
+const drainTime = 200 * time.Millisecond
 
 // Output carries what a process prints, standard output and error as they come,
 // to a writer, and remembers the end of it.
@@ -85,6 +89,17 @@ func (o *Output) Tail() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return strings.ToValidUTF8(string(o.tail), "")
+}
+
+// Drain waits for the rest of what a dead process printed, but not long: what
+// it left running may hold the pipe for ever.
+func (o *Output) Drain() {
+	timer := time.NewTimer(drainTime)
+	defer timer.Stop()
+	select {
+	case <-o.done:
+	case <-timer.C:
+	}
 }
 
 // Close stops carrying and waits for the last write. The processes that still

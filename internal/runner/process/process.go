@@ -20,7 +20,9 @@ import (
 
 // Table knows the children of this process.
 type Table struct {
-	init bool
+	init     bool
+	launches chan launch   // to the launcher, for init
+	over     chan struct{} // closed when Reap has ended
 
 	mu       sync.Mutex // over fork + registration, and over wait4(-1)
 	children map[int]*Child
@@ -28,11 +30,20 @@ type Table struct {
 	idle     chan struct{} // closed and renewed when a child or an orphan has ended
 }
 
-// NewTable makes an empty table. With init set, Reap must run: it alone waits.
+// launch is a process to start.
+type launch struct {
+	cmd    *exec.Cmd
+	result chan<- error
+}
+
+// NewTable makes an empty table. With init set, Reap must run: it alone starts and waits.
 // Otherwise each child is waited for on its own, so that the table can live in
 // a process that starts others too.
 func NewTable(init bool) *Table {
-	return &Table{init: init, children: map[int]*Child{}, idle: make(chan struct{})}
+	return &Table{
+		init: init, launches: make(chan launch), over: make(chan struct{}),
+		children: map[int]*Child{}, idle: make(chan struct{}),
+	}
 }
 
 // Init tells whether this process is PID 1, or a subreaper, for whom Reap must run.
@@ -72,7 +83,7 @@ func (t *Table) Start(cmd *exec.Cmd) (*Child, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := cmd.Start(); err != nil {
+	if err := t.launch(cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	c := &Child{PID: cmd.Process.Pid, table: t, done: make(chan struct{})}
@@ -95,9 +106,33 @@ func (t *Table) Start(cmd *exec.Cmd) (*Child, error) {
 	return c, nil
 }
 
-// Reap collects children and orphans as they die, until ctx ends and nothing
-// is left to collect. Only for PID 1 or a subreaper, and only once.
+func (t *Table) launch(cmd *exec.Cmd) error {
+	if !t.init {
+		return cmd.Start()
+	}
+	result := make(chan error, 1)
+	select {
+	case t.launches <- launch{cmd, result}:
+		return <-result
+	case <-t.over:
+		return errors.New("the session has ended")
+	}
+}
+
+// Reap starts processes, and collects children and orphans as they die, until
+// ctx ends and nothing is left to collect. Only for PID 1 or a subreaper, and
+// only once.
 func (t *Table) Reap(ctx context.Context) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		t.launcher(stop)
+	}()
+	defer func() {
+		close(stop)
+		<-stopped
+		close(t.over)
+	}()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGCHLD)
 	defer signal.Stop(signals)

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"backendai/internal/image/service"
 	"backendai/internal/runner/process"
@@ -133,8 +132,10 @@ func (s *Services) runCommand(ctx context.Context, a service.Action) (service.Va
 			err = errors.Join(fmt.Errorf("%s took too long", a.Command[0]), err)
 		}
 	}
-	finish(out)
-	finish(errs)
+	for _, o := range []*process.Output{out, errs} {
+		o.Drain()
+		o.Close()
+	}
 	if err != nil {
 		return service.Value{}, err
 	}
@@ -142,17 +143,6 @@ func (s *Services) runCommand(ctx context.Context, a service.Action) (service.Va
 		_, _ = s.Log.Write(append(stdout.Bytes(), stderr.Bytes()...)) // as with services, a full disk does not matter
 	}
 	return service.Fields(map[string]string{"out": stdout.String(), "err": stderr.String()}), nil
-}
-
-// finish waits for the rest of a dead process's output and lets go of it.
-func finish(o *process.Output) {
-	timer := time.NewTimer(drain)
-	defer timer.Stop()
-	select {
-	case <-o.Done():
-	case <-timer.C:
-	}
-	o.Close()
 }
 
 // collector keeps the first maxResult bytes of what is written to it.

@@ -359,6 +359,7 @@ func (s *Services) Close() {
 	outputs := slices.Collect(maps.Keys(s.outputs))
 	s.mu.Unlock()
 	for _, o := range outputs {
+		o.Drain()
 		o.Close()
 	}
 	s.tasks.Wait()

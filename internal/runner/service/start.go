@@ -9,17 +9,12 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
-	"time"
 
 	"backendai"
 	"backendai/internal/control"
 	"backendai/internal/image/service"
 	"backendai/internal/runner/process"
 )
-
-// drain is how long the output of a dead process is waited for: what it left
-// running may hold the pipe for ever.
-const drain = 200 * time.Millisecond
 
 // definition is how to start a service: the image's file, else what we know by heart.
 func (s *Services) definition(name string) (service.Definition, error) {
@@ -125,12 +120,7 @@ func (s *Services) cmd(argv []string, extra map[string]string) (*exec.Cmd, error
 // watch waits for a service's end, forgets the service and tells.
 func (s *Services) watch(name string, run *instance) {
 	state := run.child.Wait()
-	timer := time.NewTimer(drain)
-	select {
-	case <-run.output.Done():
-	case <-timer.C:
-	}
-	timer.Stop()
+	run.output.Drain()
 	s.mu.Lock()
 	delete(s.running, name)
 	s.mu.Unlock()
