@@ -1,0 +1,229 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"backendai"
+	"backendai/internal/engine"
+)
+
+// startLimit bounds how long the runtime may take to start a container.
+const startLimit = 2 * time.Minute
+
+// Create implements [engine.Engine].
+func (e *Engine) Create(ctx context.Context, spec engine.Spec) (err error) {
+	s, err := e.acquire(ctx, spec.ID, true)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	switch st := s.snapshot(); {
+	case st.Phase == phaseRunning && st.Exit == nil:
+		return nil // it was created before
+	case st.Phase == phaseRunning:
+		if err := e.dismantle(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := e.begin(s, spec); err != nil {
+		return errors.Join(creationError(spec.ID, err), e.abandon(ctx, s))
+	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	if err := e.build(ctx, s, spec); err != nil {
+		return errors.Join(creationError(spec.ID, err), e.abandon(context.WithoutCancel(ctx), s))
+	}
+	return nil
+}
+
+// creationError is what a user reads of a failed start.
+func creationError(id string, err error) error {
+	var known *backendai.Error
+	if errors.As(err, &known) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return backendai.Errorf(backendai.CodeCreationFailed, "the container of session %s cannot be made: %w", id, err)
+}
+
+// begin makes the session's folder and says in it what will be made.
+func (e *Engine) begin(s *session, spec engine.Spec) error {
+	if err := os.Mkdir(s.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make session folder: %w", err)
+	}
+	_, err := os.Lstat(s.path(homeDir))
+	keep := err == nil
+	err = s.update(func(st *state) {
+		*st = state{Phase: phaseMaking, KeepHome: keep, Runtime: e.runtime.path, Mounts: len(spec.Mounts)}
+	})
+	if err != nil {
+		return err
+	}
+	_, err = makeHome(s.path(homeDir))
+	return err
+}
+
+// abandon removes what a failed Create made, all but an earlier home.
+func (e *Engine) abandon(ctx context.Context, s *session) error {
+	if !s.snapshot().KeepHome {
+		return e.erase(ctx, s)
+	}
+	return e.dismantle(ctx, s)
+}
+
+// build makes the container of a session whose folder exists.
+func (e *Engine) build(ctx context.Context, s *session, spec engine.Spec) error {
+	network, err := e.network(spec.Egress)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.net = network
+	s.mu.Unlock()
+	if err := s.update(func(st *state) { st.Net = network.index }); err != nil {
+		return err
+	}
+	layers, err := e.images.Layers(ctx, spec.Image.Digest, s.id)
+	if err != nil {
+		return err
+	}
+	rootfs := s.path(bundleDir, "rootfs")
+	if err := mountOverlay(layers, s.path(layerDir), rootfs); err != nil {
+		return err
+	}
+	who := identity{hostname: spec.Hostname}
+	if network.index != 0 {
+		who.address = e.bridge.address(network.index).String()
+		who.resolver = hostResolver(resolverFiles)
+	}
+	if who.zone, err = hostZone(); err != nil {
+		return err
+	}
+	if err := writeEtc(rootfs, who); err != nil {
+		return err
+	}
+	mounts, err := e.owners.attachAll(ctx, spec.Mounts, s.path(mountsDir), s.path(homeDir))
+	if err != nil {
+		return err
+	}
+	config := e.machine.specify(container{
+		spec: spec, cgroup: e.names.session(s.id), rootfs: rootfs, home: s.path(homeDir), runner: e.runner,
+		network: network.path(), mounts: mounts, seccomp: e.seccomp, program: e.program,
+	})
+	if err := writeBundle(s.path(bundleDir), config); err != nil {
+		return err
+	}
+	return e.start(ctx, s, spec)
+}
+
+// network gives a session its network. The namespace is the engine's own making
+// even without a way out, so that it can reach the session's loopback.
+func (e *Engine) network(egress bool) (*network, error) {
+	if egress && e.bridge != nil {
+		return e.bridge.take()
+	}
+	return isolatedNetwork()
+}
+
+// start runs the container and watches it.
+func (e *Engine) start(ctx context.Context, s *session, spec engine.Spec) error {
+	files, err := openDescriptors(s, spec)
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // the container has its own
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	pid, err := e.runtime.run(ctx, launch{id: s.id, bundle: s.path(bundleDir), stdio: files[1], extra: files})
+	if err != nil {
+		return err
+	}
+	// it is our child: even if it has ended, its number is not used again yet
+	pidfd, err := openProcess(pid)
+	if err != nil {
+		return err
+	}
+	started, err := startTime(pid)
+	if err != nil {
+		return errors.Join(err, pidfd.Close())
+	}
+	boot, err := bootID()
+	if err != nil {
+		return errors.Join(err, pidfd.Close())
+	}
+	err = s.update(func(st *state) { st.Phase, st.PID, st.Start, st.Boot = phaseRunning, pid, started, boot })
+	if err != nil {
+		return errors.Join(err, pidfd.Close())
+	}
+	e.watch(s, pidfd)
+	return nil
+}
+
+// openDescriptors opens what the runner gets as descriptors 3 to 6, in the order
+// of package control.
+func openDescriptors(s *session, spec engine.Spec) (files []*os.File, err error) {
+	listener, err := listenControl(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, listener)
+	log, err := os.OpenFile(s.path(logFile), os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return files, fmt.Errorf("open session log: %w", err)
+	}
+	files = append(files, log)
+	record, err := os.OpenFile(s.path(recordFile), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return files, fmt.Errorf("open exit record: %w", err)
+	}
+	files = append(files, record)
+	config, err := sealedConfig(spec)
+	if err != nil {
+		return files, err
+	}
+	return append(files, config), nil
+}
+
+// sealedConfig puts the runner's configuration into memory that nobody can
+// change and that has no name anywhere.
+func sealedConfig(spec engine.Spec) (*os.File, error) {
+	b, err := json.Marshal(spec.Runner)
+	if err != nil {
+		return nil, fmt.Errorf("encode runner's configuration: %w", err)
+	}
+	fd, err := unix.MemfdCreate("config", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("make runner's configuration: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "config")
+	if _, err = f.Write(b); err == nil {
+		_, err = f.Seek(0, 0)
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("write runner's configuration: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// hostZone reads the host's local time zone; a host without one has none.
+func hostZone() ([]byte, error) {
+	b, err := os.ReadFile("/etc/localtime")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the host's time zone: %w", err)
+	}
+	return b, nil
+}

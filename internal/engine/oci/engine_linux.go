@@ -1,0 +1,253 @@
+package oci
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"backendai"
+	"backendai/internal/engine"
+)
+
+// Engine runs sessions on this machine. It implements [engine.Engine].
+type Engine struct {
+	images   Images
+	log      *slog.Logger
+	names    names
+	machine  machine
+	runtime  ociRuntime
+	capacity backendai.Slots
+	sessions string // folder of the sessions' folders
+	runner   string // path of the runner's file
+	seccomp  *specs.LinuxSeccomp
+	program  string  // compiled form of seccomp, if the runtime takes one
+	bridge   *bridge // nil when no session has a way to the outside
+	owners   owners
+
+	watchers watchers
+	watching sync.WaitGroup // one for each session that is waited for
+	ctx      context.Context
+	cancel   context.CancelFunc // ends the waiting; sessions go on
+
+	mu   sync.Mutex // guards byID; never held while anything blocks
+	byID map[string]*session
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New makes an engine, takes over the sessions of an earlier run and removes
+// what that left half made or half removed. Close ends it; ctx bounds New only.
+func New(ctx context.Context, o Options) (_ *Engine, err error) {
+	if o.Images == nil || !filepath.IsAbs(o.StateDir) {
+		return nil, errors.New("make engine: it needs images and an absolute state directory")
+	}
+	if os.Geteuid() != 0 {
+		return nil, backendai.Errorf(backendai.CodeForbidden, "the native engine needs root").WithHint("run the server as root")
+	}
+	e := &Engine{
+		images: o.Images, log: o.Logger, names: newNames(o.StateDir), capacity: o.Capacity,
+		sessions: filepath.Join(o.StateDir, "sessions"), byID: map[string]*session{},
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.Close())
+		}
+	}()
+	if err := becomeSubreaper(); err != nil {
+		return nil, err
+	}
+	if e.machine, err = inspect(); err != nil {
+		return nil, err
+	}
+	if err := e.prepareRuntime(ctx, o); err != nil {
+		return nil, err
+	}
+	if err := e.openNetwork(o.Network); err != nil {
+		return nil, err
+	}
+	if err := e.adopt(ctx); err != nil {
+		return nil, err
+	}
+	if e.bridge != nil {
+		if err := e.bridge.sweep(); err != nil {
+			return nil, err
+		}
+		e.bridge.run()
+	}
+	return e, nil
+}
+
+// prepareRuntime makes the folders, the runner's file and the seccomp program.
+func (e *Engine) prepareRuntime(ctx context.Context, o Options) (err error) {
+	if o.RunDir == "" {
+		o.RunDir = "/run/backend.ai/" + e.names.key
+	}
+	for _, dir := range []string{o.StateDir, e.sessions, o.RunDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make engine folder: %w", err)
+		}
+	}
+	path, err := findRuntime(o.Runtime)
+	if err != nil {
+		return err
+	}
+	e.runtime = ociRuntime{path: path, root: filepath.Join(o.RunDir, filepath.Base(path))}
+	if e.runner, err = installRunner(o.StateDir, o.Runner); err != nil {
+		return err
+	}
+	if e.seccomp, err = e.machine.filter(); err != nil {
+		return err
+	}
+	e.program, err = e.runtime.compileFilter(ctx, e.machine, e.seccomp, o.StateDir, e.runner)
+	return err
+}
+
+// installRunner puts the runner where sessions can have it: owned by root and
+// only executable, so that the kernel lets no process of the session, which has
+// the same uid, read PID 1's memory or descriptors.
+func installRunner(stateDir, from string) (string, error) {
+	var binary []byte
+	var err error
+	if from == "" {
+		binary, err = embeddedRunner()
+	} else if binary, err = os.ReadFile(from); err != nil {
+		err = fmt.Errorf("read runner: %w", err)
+	}
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(binary)
+	name := filepath.Join(stateDir, "runner-"+hex.EncodeToString(sum[:8]))
+	old, err := filepath.Glob(filepath.Join(stateDir, "runner-*"))
+	if err != nil {
+		return "", fmt.Errorf("list runners: %w", err)
+	}
+	for _, path := range old { // sessions that use one keep its inode
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("remove old runner: %w", err)
+		}
+	}
+	if err := os.WriteFile(name, binary, 0o700); err != nil {
+		return "", fmt.Errorf("install runner: %w", err)
+	}
+	if err := os.Chmod(name, 0o111); err != nil {
+		return "", fmt.Errorf("install runner: %w", err)
+	}
+	return name, nil
+}
+
+func (e *Engine) openNetwork(kind string) (err error) {
+	switch kind {
+	case NetworkNone:
+		return nil
+	case NetworkNAT, "":
+	default:
+		return fmt.Errorf("make engine: unknown network %q", kind)
+	}
+	e.bridge, err = openBridge(e.names, hostResolver(resolverFiles), e.log)
+	if err != nil {
+		e.bridge = nil
+		e.log.Warn("sessions have no network: the host's cannot be set up", "err", err)
+	}
+	return nil
+}
+
+// Close ends the engine's own work. Sessions go on, and a later engine with the
+// same directories takes them over.
+func (e *Engine) Close() error {
+	e.cancel()
+	e.watching.Wait()
+	e.watchers.close()
+	e.owners.close()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	networks := false
+	for _, s := range e.byID {
+		networks = s.closeHandles() || networks
+	}
+	if e.bridge == nil || e.bridge.stop == nil {
+		return nil
+	}
+	return e.bridge.close(networks)
+}
+
+// find gives an existing session.
+func (e *Engine) find(id string) (*session, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s, ok := e.byID[id]
+	if !ok {
+		return nil, backendai.NotFound("container of session", id)
+	}
+	return s, nil
+}
+
+// acquire takes a session for a change of it, which others then wait for. With
+// make set it is made if it does not exist; else nil is returned. The caller
+// calls s.release.
+func (e *Engine) acquire(ctx context.Context, id string, make bool) (*session, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	for {
+		e.mu.Lock()
+		s, ok := e.byID[id]
+		if !ok && make {
+			s = newSession(id, filepath.Join(e.sessions, id))
+			e.byID[id] = s
+		}
+		e.mu.Unlock()
+		if s == nil {
+			return nil, nil
+		}
+		select {
+		case s.busy <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		e.mu.Lock()
+		current := e.byID[id] == s
+		e.mu.Unlock()
+		if current {
+			return s, nil
+		}
+		s.release() // it was removed while we waited
+	}
+}
+
+func (e *Engine) forget(s *session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.byID, s.id)
+}
+
+// List implements [engine.Engine].
+func (e *Engine) List(context.Context) ([]engine.Container, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := make([]engine.Container, 0, len(e.byID))
+	for _, s := range e.byID {
+		if c, ok := s.container(); ok {
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+// Watch implements [engine.Engine].
+func (e *Engine) Watch(ctx context.Context) (<-chan engine.Exit, error) {
+	return e.watchers.add(ctx), nil
+}

@@ -1,0 +1,168 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"backendai"
+	"backendai/internal/engine"
+)
+
+// session is what the engine keeps of one session in memory.
+type session struct {
+	id, dir string
+	busy    chan struct{} // taken by who changes the session
+
+	mu     sync.Mutex // guards what follows; never held while anything blocks
+	state  state
+	pidfd  *os.File      // of PID 1, while it is watched
+	net    *network      // its network, while it is known to live
+	exited chan struct{} // closed when the end of PID 1 is recorded
+}
+
+func newSession(id, dir string) *session {
+	return &session{id: id, dir: dir, busy: make(chan struct{}, 1)}
+}
+
+func (s *session) release() { <-s.busy }
+
+func (s *session) path(name ...string) string {
+	return filepath.Join(append([]string{s.dir}, name...)...)
+}
+
+// update changes the state and writes it to disk.
+func (s *session) update(change func(*state)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.state)
+	return s.state.write(s.dir)
+}
+
+func (s *session) snapshot() state {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// container tells what List says of the session; false for one in the making.
+func (s *session) container() (engine.Container, bool) {
+	st := s.snapshot()
+	if st.Phase != phaseRunning && st.Phase != phaseStopped {
+		return engine.Container{}, false
+	}
+	return engine.Container{ID: s.id, Running: st.Phase == phaseRunning && st.Exit == nil, Exit: st.Exit}, true
+}
+
+// namespace gives the session's network namespace for as long as release is not
+// called.
+func (s *session) namespace() (ns *os.File, release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.net == nil || s.state.Phase != phaseRunning || s.state.Exit != nil {
+		return nil, nil, backendai.Errorf(backendai.CodeUnavailable, "session %s is not running", s.id)
+	}
+	// the session may end meanwhile and its descriptor's number be used again
+	fd, err := unix.FcntlInt(s.net.ns.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("hold network of session %s: %w", s.id, err)
+	}
+	ns = os.NewFile(uintptr(fd), "network namespace")
+	return ns, func() { _ = ns.Close() }, nil
+}
+
+// closeHandles gives up what this process holds of a session that goes on, and
+// tells whether it has a way to the outside.
+func (s *session) closeHandles() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pidfd != nil {
+		_ = s.pidfd.Close()
+		s.pidfd = nil
+	}
+	if s.net == nil {
+		return false
+	}
+	_ = s.net.ns.Close()
+	outside := s.net.index != 0
+	s.net = nil
+	return outside
+}
+
+// openProcess opens PID 1 of a session for waiting.
+func openProcess(pid int) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// startTime reads when a process started, in clock ticks since boot.
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read process %d: %w", pid, err)
+	}
+	// the name, in parentheses, may hold anything
+	text := string(b)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("read process %d: %q", pid, text)
+	}
+	return strconv.ParseUint(fields[19], 10, 64) // field 22, proc(5)
+}
+
+// bootID names the running boot of the machine.
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// signal sends a signal to PID 1; one that is gone is no error.
+func (s *session) signal(sig unix.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pidfd == nil {
+		return nil
+	}
+	return sendSignal(s.pidfd, sig)
+}
+
+func sendSignal(pidfd *os.File, sig unix.Signal) error {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("signal process: %w", err)
+	}
+	var sent error
+	if err := raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); err != nil {
+		return fmt.Errorf("signal process: %w", err)
+	}
+	if sent != nil && !errors.Is(sent, unix.ESRCH) {
+		return fmt.Errorf("signal process: %w", sent)
+	}
+	return nil
+}
+
+// waitExit waits for the end of PID 1 to be recorded, at most for d.
+func (s *session) waitExit(d time.Duration, cancelled <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-s.exited:
+		return true
+	case <-t.C:
+	case <-cancelled:
+	}
+	return false
+}
