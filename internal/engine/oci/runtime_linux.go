@@ -220,7 +220,11 @@ func (r ociRuntime) probe(ctx context.Context, m machine, profile *specs.LinuxSe
 		Version: "1.0.2",
 		Root:    &specs.Root{Path: filepath.Join(bundle, "rootfs")},
 		Process: m.process(),
-		Mounts:  []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}, bind(runner, runnerPath, true)},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
+			bind(runner, runnerPath, true),
+		},
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}},
 			Seccomp:    profile, CgroupsPath: "/" + filepath.Base(r.root) + "-" + id,
