@@ -163,7 +163,7 @@ func (s *Server) join(name string, v *viewer) (*terminal, error) {
 		name = "t-" + randomHex(4)
 	}
 	if !validName.MatchString(name) {
-		return nil, fmt.Errorf("terminal name %.80q: only letters, digits, dot, dash and underscore, at most 64", name)
+		return nil, fmt.Errorf("terminal name %.24q: only letters, digits, dot, dash and underscore, at most 64", name)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

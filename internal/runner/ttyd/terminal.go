@@ -52,7 +52,7 @@ type terminal struct {
 	leader  *viewer // the last active viewer
 	active  int     // counts activity, to find the next leader
 	left    time.Time
-	lingers bool // a goroutine will forget the terminal
+	lingers bool   // a goroutine will forget the terminal
 	hold    uint64 // what the last viewer had seen
 }
 

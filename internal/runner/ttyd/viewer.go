@@ -427,6 +427,9 @@ func (t *terminal) ending() bool {
 	}
 }
 
+// maxReason is how long the reason of a WebSocket's end may be (RFC 6455, section 5.5).
+const maxReason = 123
+
 // closing is an error that the client is told as a close code.
 type closing struct {
 	code   websocket.StatusCode
@@ -440,7 +443,7 @@ func hangUp(conn *websocket.Conn, why error) {
 	var c closing
 	switch {
 	case errors.As(why, &c):
-		_ = conn.Close(c.code, c.reason)
+		_ = conn.Close(c.code, c.reason[:min(len(c.reason), maxReason)])
 	case errors.Is(why, errEnded):
 		_ = conn.Close(websocket.StatusNormalClosure, "the terminal was ended")
 	case errors.Is(why, context.Canceled):
