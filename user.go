@@ -36,7 +36,8 @@ type Keypair struct {
 	Active         bool
 	Admin          bool
 	ResourcePolicy string
-	RateLimit      int // requests in 15 minutes; 0 is no limit
+	SSHPublicKey   string // of the account-wide SSH key, in authorized_keys form; empty when there is none
+	RateLimit      int    // requests in 15 minutes; 0 is no limit
 	CreatedAt      time.Time
 	LastUsed       time.Time
 }

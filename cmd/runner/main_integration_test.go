@@ -5,7 +5,9 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"backendai"
 	"backendai/internal/control"
@@ -69,6 +73,7 @@ func begin(t *testing.T, program, script string) *session {
 		Loopback: fmt.Sprintf("127.%d.%d.1", 1+rand.IntN(254), rand.IntN(256)),
 		Env:      map[string]string{"PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "ONLY": "this"},
 		Batch:    &control.Batch{Command: script},
+		SSH:      control.SSH{HostKeys: []string{hostKey(t)}},
 	}}
 	socket := filepath.Join(dir, "control")
 	listener, err := net.Listen("unix", socket)
@@ -130,6 +135,20 @@ func begin(t *testing.T, program, script string) *session {
 	}, s.config.Secret)
 	t.Cleanup(s.Close)
 	return s
+}
+
+// hostKey makes one for the session's sshd.
+func hostKey(t *testing.T) string {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(block))
 }
 
 // until follows the log to a line and gives what came before it.
@@ -305,6 +324,9 @@ func TestIdleIsSmall(t *testing.T) {
 			if kb > 10<<10 {
 				t.Errorf("resident: %d KiB, more than 10 MiB", kb)
 			}
+		}
+		if strings.HasPrefix(line, "Rss") || strings.HasPrefix(line, "Threads") {
+			t.Log(strings.TrimSpace(line))
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"backendai"
 	"backendai/internal/control"
 	"backendai/internal/runner/process"
+	"backendai/internal/runner/sshd"
 	"backendai/internal/runner/ttyd"
 )
 
@@ -40,13 +41,19 @@ func builtinApps() []backendai.App {
 	}
 }
 
-// openBuiltin makes sshd and ttyd and opens their ports.
+// openBuiltin makes sshd and ttyd and opens their ports. A session that was
+// given no host keys has everything but sshd.
 func (r *Runner) openBuiltin() error {
 	logger := slog.New(slog.NewTextHandler(r.log, nil))
-	env := func() map[string]string { return maps.Clone(r.Config.Env) }
-	shell := func() (string, error) { return process.Shell(r.Config.Env) }
+	if len(r.Config.SSH.HostKeys) > 0 {
+		if err := r.openSSHD(logger); err != nil {
+			return err
+		}
+	}
 	web := ttyd.New(ttyd.Options{
-		Env: env, Home: r.Config.Home, Table: r.Table, Shell: shell, Logger: logger,
+		Env:  func() map[string]string { return maps.Clone(r.Config.Env) },
+		Home: r.Config.Home, Table: r.Table, Logger: logger,
+		Shell: func() (string, error) { return process.Shell(r.Config.Env) },
 	})
 	if err := r.open(backendai.AppTTYD, backendai.PortTTYD, web); err != nil {
 		return err
@@ -55,6 +62,27 @@ func (r *Runner) openBuiltin() error {
 	r.terminals = web
 	r.mu.Unlock()
 	return nil
+}
+
+// openSSHD lays out the session's keys, too. Keys that cannot be used are told
+// in the log: the terminal still leads in.
+func (r *Runner) openSSHD(logger *slog.Logger) error {
+	keys, err := sshd.PrepareKeys(r.Config.Home, r.Config.SSH, logger)
+	if err != nil {
+		r.note("%v", err)
+	}
+	if keys == nil {
+		return nil
+	}
+	server, err := sshd.New(sshd.Options{
+		HostKeys: r.Config.SSH.HostKeys, AuthorizedKeys: keys.Authorized, Table: r.Table,
+		Home: r.Config.Home, Env: r.Config.Env, MOTD: r.Config.MOTD, Logger: logger,
+	})
+	if err != nil {
+		r.note("sshd does not run: %v", err)
+		return nil
+	}
+	return r.open(backendai.AppSSHD, backendai.PortSSHD, server)
 }
 
 func (r *Runner) open(name string, port int, s server) error {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"backendai"
+	"backendai/internal/control"
+	"backendai/internal/engine"
 )
 
 // Store is what the service keeps in the database.
@@ -43,6 +45,20 @@ type Images interface {
 	// Pull makes a resolved image present; pulls of one image share one download.
 	Pull(ctx context.Context, ref string, progress func(backendai.PullProgress)) (backendai.Image, error)
 }
+
+// Folders is where mounts come from.
+type Folders interface {
+	// Resolve checks what the caller asks to mount and adds the folders that
+	// mount by themselves. Every mount comes back with its folder, target and
+	// permission set; sources exist, targets neither clash nor are reserved.
+	Resolve(ctx context.Context, caller backendai.Caller, asked []backendai.Mount) ([]backendai.Mount, error)
+	// Attach gives the directories behind resolved mounts, just before the
+	// container is made: a folder that has gone since is CodeNotFound.
+	Attach(ctx context.Context, mounts []backendai.Mount) ([]engine.Mount, error)
+}
+
+// Terminal is an open web terminal of a session.
+type Terminal = control.Terminal
 
 // CreateRequest is what a caller asks for; absent values are already defaulted
 // from the protocol's, and every field is validated by Create.
@@ -119,6 +135,11 @@ type API interface {
 	ShutdownApp(ctx context.Context, caller backendai.Caller, ref, app string) error
 	// Download gives an uncompressed tar of a path below the session's home; the caller closes it.
 	Download(ctx context.Context, caller backendai.Caller, ref, path string) (io.ReadCloser, error)
+	// Terminals lists the open web terminals; EndTerminal ends one of them.
+	Terminals(ctx context.Context, caller backendai.Caller, ref string) ([]Terminal, error)
+	EndTerminal(ctx context.Context, caller backendai.Caller, ref, name string) error
+	// HostKeys are the public keys of the session's sshd, in authorized_keys form.
+	HostKeys(ctx context.Context, caller backendai.Caller, ref string) ([]string, error)
 	Interrupt(ctx context.Context, caller backendai.Caller, ref string) error
 	// Events sends what the caller may see from now on, until ctx ends. A reader
 	// that is too slow loses its subscription: the channel closes.

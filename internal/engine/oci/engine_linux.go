@@ -174,14 +174,19 @@ func (e *Engine) Close() error {
 	e.owners.close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	networks := false
+	running, outside := false, false
 	for _, s := range e.byID {
-		networks = s.closeHandles() || networks
+		running = running || s.snapshot().PID != 0
+		outside = s.closeHandles() || outside
 	}
-	if e.bridge == nil || e.bridge.stop == nil {
-		return nil
+	var err error
+	if !running {
+		err = e.machine.removeCgroup(e.names.cgroup())
 	}
-	return e.bridge.close(networks)
+	if e.bridge != nil {
+		err = errors.Join(err, e.bridge.close(outside))
+	}
+	return err
 }
 
 // find gives an existing session.

@@ -225,18 +225,15 @@ func (b *bridge) run() {
 // close discards the waiting networks. The host's side stays for sessions that
 // run; with none left it goes as well.
 func (b *bridge) close(keep bool) error {
-	b.stop()
-	<-b.done
-	for {
-		select {
-		case n := <-b.ready:
-			b.discard(n)
-			continue
-		default:
-		}
-		break
-	}
 	defer b.handle.Close()
+	if b.stop != nil {
+		b.stop()
+		<-b.done
+	}
+	close(b.ready)
+	for n := range b.ready {
+		b.discard(n)
+	}
 	if keep {
 		return nil
 	}

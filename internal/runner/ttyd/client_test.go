@@ -116,6 +116,7 @@ type client struct {
 type resume struct {
 	Instance string `json:"instance"`
 	Offset   uint64 `json:"offset"`
+	Client   string `json:"client,omitempty"`
 }
 
 // connect opens a viewer; from is nil for a client of the upstream protocol.
@@ -201,7 +202,7 @@ func (c *client) take(letter byte, p []byte) {
 		c.decode(p, c.exit)
 	case msgAnswers:
 		c.answers = string(p)
-	case msgModes, msgPrefs:
+	case msgModes, msgPrefs, msgTyped:
 	default:
 		c.tb.Fatalf("unknown message %q", letter)
 	}

@@ -17,17 +17,21 @@
 // A client that puts an object "resume" into its first message, be it empty,
 // speaks our extension. It counts the bytes of output that it has, and says in
 // "resume" of which terminal life ("instance") and how many ("offset"), so that
-// a reconnect goes on exactly there.
+// a reconnect goes on exactly there. The same holds for what is typed: a page
+// names itself ("client"), learns how many bytes of its input have come, and
+// repeats the rest.
 //
 //	client  'A' the offset that it has processed, decimal: opens the window
 //	        'N' a new shell, when the last one has ended
 //	server  'S' state as JSON: terminal, instance, offset of the next output
 //	            byte, live (what comes before it is replay and must not be
-//	            answered), reset (forget the screen first)
+//	            answered), reset (forget the screen first), input (bytes of
+//	            this client's input that have come)
 //	        'M' output that restores modes and does not count
 //	        'Z' {"columns", "rows"}: the size from this point of the output on
 //	        'L' "1" or "0": whether this viewer answers the terminal's queries
 //	        'X' {"code", "text"}: the shell ended
+//	        'K' the bytes of this client's input that have come, decimal, now and then
 //
 // # Sizes
 //

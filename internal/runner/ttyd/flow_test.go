@@ -57,7 +57,7 @@ func TestNoByteIsLostOverCuts(t *testing.T) {
 			stop = min(stop, got+window)
 		}
 		c.until("output", func() bool { return got >= stop })
-		from = &resume{c.state.Instance, c.offset}
+		from = &resume{Instance: c.state.Instance, Offset: c.offset}
 		c.cut()
 		if cut > 2*cuts {
 			t.Fatal("no progress")
@@ -68,13 +68,43 @@ func TestNoByteIsLostOverCuts(t *testing.T) {
 	}
 }
 
+// TestNoKeyIsLostOverCuts types through a connection that is cut again and
+// again, each time with keys on their way.
+func TestNoKeyIsLostOverCuts(t *testing.T) {
+	r := serve(t, "stty raw -echo; echo up; exec head -c 100000")
+	c := r.connect(t, "keys", std, &resume{Client: "page"})
+	c.wait("up\n")
+	random := rand.New(rand.NewPCG(3, 4))
+	want := make([]byte, 100_000)
+	for i := range want {
+		want[i] = 'a' + byte(random.IntN(26))
+	}
+	for c.state.Input < uint64(len(want)) {
+		rest := want[c.state.Input:]
+		for sent := 0; sent < min(1000, len(rest)); {
+			n := min(1+random.IntN(20), len(rest)-sent)
+			c.typed(string(rest[sent : sent+n]))
+			sent += n
+		}
+		old := c
+		c = r.connect(t, "keys", std, &resume{c.state.Instance, c.offset, "page"})
+		c.output.Write(old.output.Bytes()) // the new connection has come before the old one is cut
+		c.until("state", func() bool { return c.states > 0 })
+		old.cut()
+	}
+	c.until("the end", func() bool { return c.exit != nil })
+	if got, _, _ := bytes.Cut(c.output.Bytes(), []byte("\x1b")); !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes came of %d", len(got), len(want))
+	}
+}
+
 func TestReloadShowsTheNewestTenThousandLines(t *testing.T) {
 	const last = 400_000 // more than the ring holds
 	r := serve(t, fmt.Sprintf(`printf '\033[?2004h\033[1;35m\033]0;long\007'; seq -f %%020.0f 1 %d | cat; read x`, last))
 	first := r.connect(t, "x", std, &resume{})
 	first.sink = func([]byte) {}
 	first.until("the end", func() bool { return first.offset > last*22 })
-	for _, from := range []*resume{{}, {first.state.Instance, 5}, {first.state.Instance, 1 << 40}, {"other", first.offset}} {
+	for _, from := range []*resume{{}, {Instance: first.state.Instance, Offset: 5}, {Instance: first.state.Instance, Offset: 1 << 40}, {Instance: "other", Offset: first.offset}} {
 		c := r.connect(t, "x", std, from)
 		c.until("replay", func() bool { return c.states == 1 && c.offset == c.state.Live && c.offset > 0 })
 		text := c.output.Bytes()

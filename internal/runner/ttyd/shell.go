@@ -289,12 +289,12 @@ func (sh *shell) idle() bool {
 	return err == nil && len(children) == 0
 }
 
-// input queues what a viewer typed; it waits while too much is queued, until
-// stop closes.
+// input queues what a viewer typed; it waits while too much is queued, but no
+// longer than until stop closes: what came from a viewer that is cut counts.
 func (sh *shell) input(stop <-chan struct{}, p []byte) {
-	for {
+	for stopped := false; ; {
 		sh.mu.Lock()
-		if len(sh.queue) < inputLimit {
+		if len(sh.queue) < inputLimit || stopped {
 			sh.queue = append(sh.queue, p...)
 			sh.mu.Unlock()
 			signal(sh.ready)
@@ -306,7 +306,7 @@ func (sh *shell) input(stop <-chan struct{}, p []byte) {
 		case <-sh.gone:
 			return
 		case <-stop:
-			return
+			stopped = true
 		}
 	}
 }

@@ -27,6 +27,8 @@ const (
 	resizeTime = 50 * time.Millisecond
 	// maxMarks bounds the changes of size that are kept.
 	maxMarks = 512
+	// maxClients bounds the pages whose input is counted.
+	maxClients = 256
 )
 
 // terminal is a screen with one shell after another on it.
@@ -49,8 +51,9 @@ type terminal struct {
 	shell   *shell // nil when it has ended
 	exit    exit   // of the last shell; meaningful when shell is nil
 	viewers map[*viewer]struct{}
-	leader  *viewer // the last active viewer
-	active  int     // counts activity, to find the next leader
+	leader  *viewer           // the last active viewer
+	active  int               // counts activity, to find the next leader
+	inputs  map[string]uint64 // bytes that came from each page that can repeat its input
 	left    time.Time
 	lingers bool   // a goroutine will forget the terminal
 	hold    uint64 // what the last viewer had seen
@@ -66,7 +69,7 @@ func newTerminal(s *Server, name string) *terminal {
 	return &terminal{
 		server: s, name: name, instance: randomHex(8), started: time.Now(),
 		room: make(chan struct{}, 1), ends: make(chan struct{}),
-		viewers: map[*viewer]struct{}{},
+		viewers: map[*viewer]struct{}{}, inputs: map[string]uint64{},
 	}
 }
 
@@ -96,7 +99,10 @@ func (t *terminal) end() {
 	}
 }
 
-var errEnded = errors.New("the terminal was ended")
+var (
+	errEnded    = errors.New("the terminal was ended")
+	errReplaced = errors.New("the page has connected anew")
+)
 
 // attach makes v a viewer and its size the terminal's.
 func (t *terminal) attach(v *viewer) error {
@@ -105,11 +111,28 @@ func (t *terminal) attach(v *viewer) error {
 	if len(t.viewers) >= maxViewers {
 		return fmt.Errorf("terminal %q has %d viewers, the most there can be", t.name, maxViewers)
 	}
+	if v.client != "" {
+		t.replace(v.client)
+	}
 	t.viewers[v] = struct{}{}
 	v.term = t
 	t.lead(v)
 	signal(t.room)
 	return nil
+}
+
+// replace takes the page's earlier connection off, which it has given up: what
+// still comes there the page will repeat. The lock is held.
+func (t *terminal) replace(client string) {
+	for old := range t.viewers {
+		if old.client == client {
+			old.client, old.muted = "", true
+			old.cancel(errReplaced)
+		}
+	}
+	if _, known := t.inputs[client]; !known && len(t.inputs) >= maxClients {
+		t.inputs = map[string]uint64{} // pages that are long gone, but for a few
+	}
 }
 
 // detach takes v off; the next most recently active viewer leads.

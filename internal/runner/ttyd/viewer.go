@@ -3,7 +3,6 @@ package ttyd
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,52 +13,18 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Letters of the protocol; see the package's comment.
-const (
-	msgInput  = '0'
-	msgResize = '1'
-	msgPause  = '2'
-	msgResume = '3'
-	msgAck    = 'A'
-	msgNew    = 'N'
-
-	msgOutput  = '0'
-	msgTitle   = '1'
-	msgPrefs   = '2'
-	msgState   = 'S'
-	msgModes   = 'M'
-	msgSize    = 'Z'
-	msgAnswers = 'L'
-	msgExit    = 'X'
-)
-
 const (
 	// frameSize is the most output in one message.
 	frameSize = 32 << 10
+	// maxClient is how long a page's name for itself may be.
+	maxClient = 64
+	// typedEvery is after how many bytes of input a page is told that they came.
+	typedEvery = 8 << 10
 	// helloTime is how long a client may take to say the first message.
 	helloTime = 10 * time.Second
 	// pingTime is how often a viewer is asked whether it lives, and how long it may take.
 	pingTime = 20 * time.Second
 )
-
-// hello is a client's first message.
-type hello struct {
-	AuthToken string `json:"AuthToken"`
-	size
-	Resume *struct {
-		Instance string `json:"instance"`
-		Offset   uint64 `json:"offset"`
-	} `json:"resume"`
-}
-
-// state is the payload of msgState.
-type state struct {
-	Terminal string `json:"terminal"`
-	Instance string `json:"instance"`
-	Offset   uint64 `json:"offset"`
-	Live     uint64 `json:"live"`
-	Reset    bool   `json:"reset"`
-}
 
 // viewer is one WebSocket that shows a terminal.
 type viewer struct {
@@ -84,6 +49,9 @@ type viewer struct {
 	paused  bool
 	stalled bool // takes nothing: the shell does not wait for it
 	active  int
+	client  string // names a page over its reconnects; "" for one that cannot repeat input
+	muted   bool   // the page has another connection by now
+	unacked int    // bytes of input since the page was told
 }
 
 func (v *viewer) wake() { signal(v.woken) }
@@ -116,6 +84,9 @@ func (s *Server) view(ctx context.Context, conn *websocket.Conn, name, token str
 		conn: conn, extended: h.Resume != nil, cancel: cancel, size: h.clamp(),
 		woken: make(chan struct{}, 1), frame: make([]byte, 0, frameSize+1),
 	}
+	if v.extended && len(h.Resume.Client) <= maxClient {
+		v.client = h.Resume.Client
+	}
 	t, err := s.join(name, v)
 	if err != nil {
 		return closing{websocket.StatusTryAgainLater, err.Error()}
@@ -132,20 +103,6 @@ func (s *Server) view(ctx context.Context, conn *websocket.Conn, name, token str
 	return context.Cause(ctx)
 }
 
-func readHello(ctx context.Context, conn *websocket.Conn) (hello, error) {
-	ctx, cancel := context.WithTimeout(ctx, helloTime)
-	defer cancel()
-	var h hello
-	_, p, err := conn.Read(ctx)
-	if err != nil {
-		return h, err
-	}
-	if err := json.Unmarshal(p, &h); err != nil {
-		return h, closing{websocket.StatusUnsupportedData, "the first message is no JSON object"}
-	}
-	return h, nil
-}
-
 // greet prepares the first messages: title, preferences, and the output from
 // where the client has it, or a replay.
 func (v *viewer) greet(h hello) {
@@ -158,13 +115,14 @@ func (v *viewer) greet(h hello) {
 		v.sent, v.acked = h.Resume.Offset, h.Resume.Offset
 	}
 	title := t.title()
+	if !fresh {
+		v.state(state{Offset: h.Resume.Offset, Live: h.Resume.Offset})
+	}
 	t.mu.Unlock()
 	if fresh {
 		v.push(msgTitle, []byte(title))
 		v.restart(ringLimit)
-		return
 	}
-	v.state(state{Offset: h.Resume.Offset, Live: h.Resume.Offset})
 }
 
 // title is the one that a terminal has by itself. The lock is held.
@@ -186,15 +144,15 @@ func (v *viewer) restart(span uint64) {
 	v.markSeq, v.told = 0, false
 	t.mu.Lock()
 	v.sent, v.acked = r.start, r.start
-	if !v.extended {
-		v.sent = r.end
-	}
-	t.mu.Unlock()
 	if v.extended {
 		v.replay = r
 		v.state(state{Offset: r.start, Live: r.end, Reset: true})
 		v.push(msgModes, r.restore)
-	} else if r.end > 0 {
+	} else {
+		v.sent = r.end
+	}
+	t.mu.Unlock()
+	if !v.extended && r.end > 0 {
 		v.push(msgOutput, []byte("\x1bc"))
 		v.push(msgOutput, r.restore)
 		for output := withoutQueries(r.data); len(output) > 0; {
@@ -217,9 +175,11 @@ func (v *viewer) pushJSON(letter byte, payload any) {
 	v.push(letter, text)
 }
 
+// state tells an extended client where it stands. The terminal's lock is held.
 func (v *viewer) state(s state) {
 	if v.extended {
 		s.Terminal, s.Instance = v.term.name, v.term.instance
+		s.Input = v.term.inputs[v.client]
 		v.pushJSON(msgState, s)
 	}
 }
@@ -275,6 +235,11 @@ func (v *viewer) advance() error {
 	if answers := t.leader == v; answers != v.answers && v.extended {
 		v.answers = answers
 		v.push(msgAnswers, strconv.AppendInt(nil, int64(btoi(answers)), 10))
+		return nil
+	}
+	if v.unacked >= typedEvery {
+		v.unacked = 0
+		v.push(msgTyped, strconv.AppendUint(nil, t.inputs[v.client], 10))
 		return nil
 	}
 	if v.replay != nil && v.sent >= v.replay.end {
@@ -349,113 +314,4 @@ func (v *viewer) ping(ctx context.Context) error {
 			return fmt.Errorf("ping viewer: %w", err)
 		}
 	}
-}
-
-// receive handles the client's messages until the connection closes.
-func (v *viewer) receive(ctx context.Context) error {
-	for {
-		_, p, err := v.conn.Read(context.WithoutCancel(ctx))
-		if err != nil {
-			return err
-		}
-		if len(p) == 0 {
-			continue
-		}
-		if err := v.handle(ctx, p[0], p[1:]); err != nil {
-			return err
-		}
-	}
-}
-
-var errProtocol = closing{websocket.StatusUnsupportedData, "a message that is none of the protocol's"}
-
-func (v *viewer) handle(ctx context.Context, letter byte, payload []byte) error {
-	t := v.term
-	t.mu.Lock()
-	sh := t.shell
-	switch letter {
-	case msgInput:
-		t.lead(v)
-		t.mu.Unlock()
-		if sh != nil && len(payload) > 0 {
-			sh.input(ctx.Done(), payload)
-		}
-		return nil
-	case msgResize:
-		var z size
-		if err := json.Unmarshal(payload, &z); err != nil {
-			t.mu.Unlock()
-			return errProtocol
-		}
-		v.size = z.clamp()
-		t.lead(v)
-	case msgPause:
-		v.paused = true
-	case msgResume:
-		v.paused = false
-		v.wake()
-	case msgAck:
-		offset, err := strconv.ParseUint(string(payload), 10, 64)
-		if err != nil {
-			t.mu.Unlock()
-			return errProtocol
-		}
-		if offset > v.acked && offset <= v.sent {
-			v.acked = offset
-			v.wake()
-		}
-	case msgNew:
-		if v.extended && sh == nil && !t.ending() {
-			t.startShell()
-			t.wakeAll()
-		}
-	case '{': // a second hello changes nothing
-	default:
-		t.mu.Unlock()
-		return errProtocol
-	}
-	t.mu.Unlock()
-	return nil
-}
-
-func (t *terminal) ending() bool {
-	select {
-	case <-t.ends:
-		return true
-	default:
-		return false
-	}
-}
-
-// maxReason is how long the reason of a WebSocket's end may be (RFC 6455, section 5.5).
-const maxReason = 123
-
-// closing is an error that the client is told as a close code.
-type closing struct {
-	code   websocket.StatusCode
-	reason string
-}
-
-func (c closing) Error() string { return c.reason }
-
-// hangUp closes the connection with the code that fits why.
-func hangUp(conn *websocket.Conn, why error) {
-	var c closing
-	switch {
-	case errors.As(why, &c):
-		_ = conn.Close(c.code, c.reason[:min(len(c.reason), maxReason)])
-	case errors.Is(why, errEnded):
-		_ = conn.Close(websocket.StatusNormalClosure, "the terminal was ended")
-	case errors.Is(why, context.Canceled):
-		_ = conn.Close(websocket.StatusGoingAway, "the session is ending")
-	default:
-		_ = conn.CloseNow()
-	}
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
