@@ -230,32 +230,35 @@ func (s *Store) apply(ctx context.Context, parent string, layer io.Reader, left 
 	if _, err := s.snaps.Prepare(ctx, key, parent); err != nil {
 		return "", "", fmt.Errorf("make folder of layer: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			s.discard(ctx, key)
-		}
-	}()
+	if sum, err = s.applyAt(ctx, key, parent, layer, left); err != nil {
+		s.discard(ctx, key)
+		return "", "", err
+	}
+	return key, sum, nil
+}
+
+func (s *Store) applyAt(ctx context.Context, key, parent string, layer io.Reader, left *budget) (digest.Digest, error) {
 	folder, err := s.layerFolder(ctx, key)
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	options := []archive.ApplyOpt{archive.WithFilter(left.admit)}
 	if parent != "" {
 		below, err := s.foldersBelow(ctx, parent)
 		if err != nil {
-			return "", "", err
+			return "", err
 		}
 		options = append(options, archive.WithConvertWhiteout(convertWhiteout), archive.WithParents(below))
 	}
 	digester := digest.Canonical.Digester()
 	stream := io.TeeReader(layer, digester.Hash())
 	if _, err := archive.Apply(ctx, folder, stream, options...); err != nil {
-		return "", "", err
+		return "", err
 	}
 	if _, err := io.Copy(io.Discard, stream); err != nil { // what follows the archive's end counts in its checksum
-		return "", "", err
+		return "", err
 	}
-	return key, digester.Digest(), nil
+	return digester.Digest(), nil
 }
 
 // commit makes an unpacked folder the layer named chain.
