@@ -100,6 +100,9 @@ type Session struct {
 	Name         string // unique among the live sessions of one access key
 	AccessKey    string
 	UserID       string
+	UserEmail    string // as it was when the session was asked for
+	UserName     string
+	SSHPublicKey string // of the owner, in authorized_keys form; logs in beside the session's own key
 	Domain       string
 	Group        string
 	Type         SessionType
