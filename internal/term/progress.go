@@ -81,12 +81,16 @@ func (g *Progress) line(label string, done, total int64) {
 	}
 }
 
-// Close takes the bar away.
+// Close takes the bar away. A second Close does nothing.
 func (g *Progress) Close() {
 	g.mu.Lock()
+	again := g.closed
 	g.closed = true
 	bar := g.bar
 	g.mu.Unlock()
+	if again {
+		return
+	}
 	if bar != nil {
 		bar.Abort(true)
 	}

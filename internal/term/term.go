@@ -76,6 +76,14 @@ func (p *Printer) Warn(format string, args ...any) {
 // Fail tells that something has failed.
 func (p *Printer) Fail(format string, args ...any) { p.message(glyphFail, red, false, format, args) }
 
+// Line shows one line that another program printed.
+func (p *Printer) Line(text string) {
+	p.settle()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, _ = io.WriteString(p.err, oneLine(text)+"\n")
+}
+
 // message writes one message; its second and later lines are indented.
 func (p *Printer) message(glyph, colour string, wait bool, format string, args []any) {
 	text := strings.ReplaceAll(Clean(fmt.Sprintf(format, args...)), "\n", "\n  ")
