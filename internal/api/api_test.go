@@ -144,6 +144,7 @@ func TestBadRequests(t *testing.T) {
 	w.problem("alice", "GET", "/session/mysession?owner_access_key=AKIAadmin", "", 403, "generic-forbidden")
 	w.problem("alice", "GET", "/session/_/match", "", 400, "invalid-api-params")
 	w.problem("alice", "POST", "/session/mysession/rename", "", 400, "invalid-api-params")
+	w.problem("alice", "DELETE", "/session/mysession/terminals/none", "", 404, "object-not-found")
 	w.problem("alice", "GET", "/session/mysession/download", `{"files":["gone"]}`, 400, "invalid-api-params")
 	w.problem("alice", "GET", "/session/mysession/download", `{"files":["1","2","3","4","5","6"]}`, 400, "invalid-api-params")
 	w.problem("alice", "GET", "/stream/session/mysession/tcpproxy", "", 400, "invalid-api-params")
@@ -210,6 +211,9 @@ func TestSessionCalls(t *testing.T) {
 		{"GET", "/session/mysession/logs?follow=true", "", 200, "hello\xff\n"},
 		{"GET", "/session/_/match?id=mys", "", 200, `{"matches":[{"id":"11111111-2222-4333-8444-555555555555","name":"mysession","status":"RUNNING"}]}`},
 		{"GET", "/session/_/match?id=other", "", 200, `{"matches":[]}`},
+		{"GET", "/session/mysession/ssh-host-keys", "", 200, `{"host_keys":["ssh-ed25519 AAAA"],"id":"11111111-2222-4333-8444-555555555555","name":"mysession"}`},
+		{"GET", "/session/mysession/terminals", "", 200, `{"terminals":[{"name":"main","command":"bash","pid":7,"viewers":1,"rows":24,"cols":80,"started":"2026-01-02T03:04:05Z"}]}`},
+		{"DELETE", "/session/mysession/terminals/main", "", 204, ""},
 		{"POST", "/session/mysession/interrupt", "", 204, ""},
 		{"POST", "/session/mysession/shutdown-service", `{"service_name":"jupyter"}`, 204, ""},
 		{"GET", "/session/mysession/status-history", "", 200, `"running":"2026-01-02T03:04:06Z"`},

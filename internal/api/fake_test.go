@@ -230,6 +230,21 @@ func (s *sessions) Download(ctx context.Context, caller backendai.Caller, ref, p
 	return io.NopCloser(strings.NewReader(tarOf("id_container", "PRIVATE KEY"))), nil
 }
 
+func (s *sessions) HostKeys(ctx context.Context, caller backendai.Caller, ref string) ([]string, error) {
+	return []string{"ssh-ed25519 AAAA"}, s.only(ctx, caller, ref)
+}
+
+func (s *sessions) Terminals(ctx context.Context, caller backendai.Caller, ref string) ([]session.Terminal, error) {
+	return []session.Terminal{{Name: "main", Command: "bash", PID: 7, Viewers: 1, Rows: 24, Cols: 80, Started: started}}, s.only(ctx, caller, ref)
+}
+
+func (s *sessions) EndTerminal(ctx context.Context, caller backendai.Caller, ref, name string) error {
+	if err := s.only(ctx, caller, ref); err != nil || name == "main" {
+		return err
+	}
+	return backendai.NotFound("terminal", name)
+}
+
 func (s *sessions) Events(ctx context.Context, _ backendai.Caller, _ session.EventFilter) (<-chan backendai.Event, error) {
 	out := make(chan backendai.Event)
 	go func() {
