@@ -102,7 +102,7 @@ func TestShellThatLeavesItsTerminal(t *testing.T) {
 }
 
 func TestOutputOfABackgroundJobAfterTheShell(t *testing.T) {
-	r := serve(t, `trap '' HUP; (while :; do echo x; done) & exit 4`)
+	r := serve(t, `trap '' HUP; (while echo x; do :; done) & exit 4`)
 	c := r.connect(t, "", std, &resume{})
 	c.sink = func([]byte) {}
 	c.until("the exit", func() bool { return c.exit != nil })
