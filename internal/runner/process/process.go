@@ -235,6 +235,12 @@ func (c *Child) end(status syscall.WaitStatus) {
 	close(c.done)
 }
 
+// GroupLives tells whether anything is left of the process group that the child
+// leads or led, be it only about to be collected.
+func (c *Child) GroupLives() bool {
+	return !errors.Is(syscall.Kill(-c.PID, 0), syscall.ESRCH)
+}
+
 // Done is closed when the process has ended.
 func (c *Child) Done() <-chan struct{} { return c.done }
 

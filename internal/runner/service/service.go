@@ -27,6 +27,9 @@ const (
 	DefaultStopGrace    = 5 * time.Second
 )
 
+// sweepLimit bounds the wait for processes that were killed.
+const sweepLimit = 2 * time.Second
+
 // Options are what Services are made of.
 type Options struct {
 	Config       control.Config // Env, Home, Loopback, ServicePorts, RuntimePath and Preopen count
@@ -330,15 +333,35 @@ func (s *Services) end(ctx context.Context, run *instance) error {
 	defer grace.Stop()
 	select {
 	case <-run.gone:
-		return nil
 	case <-grace.C:
+		if err := run.child.SignalGroup(syscall.SIGKILL); err != nil {
+			return err
+		}
 	case <-ctx.Done():
-	}
-	if err := run.child.SignalGroup(syscall.SIGKILL); err != nil {
-		return err
+		if err := run.child.SignalGroup(syscall.SIGKILL); err != nil {
+			return err
+		}
 	}
 	<-run.gone // nothing survives SIGKILL
+	run.sweep()
 	return nil
+}
+
+// sweep waits until the rest of a dead service's group is dead too, which was
+// killed with its leader: until then its ports may look as if it ran.
+func (i *instance) sweep() {
+	limit := time.NewTimer(sweepLimit)
+	defer limit.Stop()
+	timer := time.NewTimer(firstPause)
+	defer timer.Stop()
+	for pause := firstPause; i.child.GroupLives(); pause = min(pause*3/2, lastPause) {
+		timer.Reset(pause)
+		select {
+		case <-timer.C:
+		case <-limit.C:
+			return
+		}
+	}
 }
 
 // Drain refuses new starts and ends those under way. What runs goes on.

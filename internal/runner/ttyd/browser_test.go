@@ -237,6 +237,9 @@ func TestBrowserComesBack(t *testing.T) {
 	// Another page is another terminal.
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	defer cancel()
+	if err := chromedp.Do(ctx); err != nil { // the tab lives as long as the context of its first step
+		t.Fatal(err)
+	}
 	tab{t, ctx}.do(chromedp.Navigate(r.url("")), shows("ready>"))
 	if list := r.Terminals(); len(list) != 2 {
 		t.Errorf("terminals %+v", list)

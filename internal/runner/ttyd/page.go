@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"io"
 	"io/fs"
-	"mime"
 	"net/http"
 	"path"
 	"strings"
@@ -26,6 +25,13 @@ type asset struct {
 	etag   string
 }
 
+// kinds are the media types of the page's files. What the image says of them,
+// in files that package mime would read, could break the page.
+var kinds = map[string]string{
+	".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
+	".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
+}
+
 func loadPage() map[string]asset {
 	page := map[string]asset{}
 	names, _ := fs.Glob(pageFiles, "page/*.gz") // the pattern is right
@@ -36,7 +42,7 @@ func loadPage() map[string]asset {
 		}
 		name := strings.TrimSuffix(path.Base(file), ".gz")
 		sum := sha256.Sum256(data)
-		page[name] = asset{zipped: data, kind: mime.TypeByExtension(path.Ext(name)), etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
+		page[name] = asset{zipped: data, kind: kinds[path.Ext(name)], etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
 	}
 	return page
 }
