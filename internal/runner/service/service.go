@@ -61,6 +61,7 @@ type Services struct {
 type instance struct {
 	child  *process.Child
 	output *process.Output
+	ports  []int
 	ooms   int           // of the session when the service started
 	gone   chan struct{} // closed when the process is dead and forgotten
 
@@ -343,18 +344,18 @@ func (s *Services) end(ctx context.Context, run *instance) error {
 		}
 	}
 	<-run.gone // nothing survives SIGKILL
-	run.sweep()
+	s.sweep(run)
 	return nil
 }
 
-// sweep waits until the rest of a dead service's group is dead too, which was
-// killed with its leader: until then its ports may look as if it ran.
-func (i *instance) sweep() {
+// sweep waits while the rest of a dead service's group, which was killed with
+// its leader, still holds a port: a start right now would take it for running.
+func (s *Services) sweep(run *instance) {
 	limit := time.NewTimer(sweepLimit)
 	defer limit.Stop()
 	timer := time.NewTimer(firstPause)
 	defer timer.Stop()
-	for pause := firstPause; i.child.GroupLives(); pause = min(pause*3/2, lastPause) {
+	for pause := firstPause; run.child.GroupLives() && slices.ContainsFunc(run.ports, s.Listens); pause = min(pause*3/2, lastPause) {
 		timer.Reset(pause)
 		select {
 		case <-timer.C:

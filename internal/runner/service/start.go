@@ -61,7 +61,7 @@ func (s *Services) start(ctx context.Context, app backendai.App, def service.Def
 	if ctx.Err() != nil {
 		return failure(app.Name, "it was stopped", nil)
 	}
-	run := &instance{ooms: oomKills(), gone: make(chan struct{}), ready: map[int]bool{}}
+	run := &instance{ports: app.Ports, ooms: oomKills(), gone: make(chan struct{}), ready: map[int]bool{}}
 	if run.child, run.output, err = s.Table.StartPiped(cmd, s.Log); err != nil {
 		return failure(app.Name, err.Error(), nil)
 	}
