@@ -32,6 +32,9 @@ func (h *Handler) table() []route {
 		{method: "GET", pattern: "/auth/test", handle: h.authTest},
 		{method: "POST", pattern: "/auth/test", handle: h.authTest},
 		{method: "GET", pattern: "/auth/role", handle: h.authRole},
+		{method: "GET", pattern: "/auth/ssh-keypair", handle: h.sshKeypair},
+		{method: "PATCH", pattern: "/auth/ssh-keypair", handle: h.newSSHKeypair},
+		{method: "POST", pattern: "/auth/ssh-keypair", handle: h.setSSHKeypair},
 
 		{method: "GET", pattern: "/config/resource-slots", handle: h.resourceSlots},
 		{method: "GET", pattern: "/config/vfolder-types", handle: h.vfolderTypes},

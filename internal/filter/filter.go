@@ -43,7 +43,7 @@ const (
 	AtMost   Op = "<="
 	Contains Op = "contains" // the text has the value in it
 	Like     Op = "like"     // % is any text, _ any character, \ takes their meaning away
-	ILike    Op = "ilike"    // like, without regard to case
+	ILike    Op = "ilike"    // like, without regard to the case of a to z
 	In       Op = "in"       // is one of the values
 )
 
@@ -97,7 +97,7 @@ func holds(op Op, have, want any) bool {
 	case Like:
 		return like(want.(string), have.(string))
 	case ILike:
-		return like(strings.ToLower(want.(string)), strings.ToLower(have.(string)))
+		return like(lower(want.(string)), lower(have.(string)))
 	}
 	none := absent(have)
 	if none || absent(want) {
@@ -123,6 +123,16 @@ func holds(op Op, have, want any) bool {
 func absent(v any) bool {
 	t, ok := v.(time.Time)
 	return v == nil || ok && t.IsZero()
+}
+
+// lower folds the letters that databases fold too.
+func lower(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, text)
 }
 
 // like matches a whole text with a pattern, in time bounded by the product of

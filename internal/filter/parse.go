@@ -31,6 +31,11 @@ func Parse(text string, fields Fields) (*Expr, error) {
 		return nil, tooLong("filter")
 	}
 	p := &parser{text: []rune(text), fields: fields}
+	for i, r := range p.text {
+		if unicode.IsControl(r) && !unicode.IsSpace(r) {
+			return nil, p.wrong(token{at: i}, "there is a control character")
+		}
+	}
 	if err := p.advance(); err != nil {
 		return nil, err
 	}

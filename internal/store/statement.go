@@ -10,7 +10,8 @@ import (
 // with their pools.
 type statements struct {
 	insertSession, updateSession *sql.Stmt
-	session                      *sql.Stmt
+	session, user, userByEmail   *sql.Stmt
+	keypair                      *sql.Stmt
 }
 
 func (st *statements) prepare(ctx context.Context, writer, reader *sql.DB) error {
@@ -22,6 +23,9 @@ func (st *statements) prepare(ctx context.Context, writer, reader *sql.DB) error
 		{&st.insertSession, writer, insertSession},
 		{&st.updateSession, writer, updateSession},
 		{&st.session, reader, selectSession + " WHERE id = ?"},
+		{&st.user, reader, selectUser + " WHERE id = ?"},
+		{&st.userByEmail, reader, selectUser + " WHERE email = ?"},
+		{&st.keypair, reader, selectKeypair + " WHERE access_key = ?"},
 	} {
 		var err error
 		if *one.stmt, err = one.db.PrepareContext(ctx, one.text); err != nil {

@@ -96,14 +96,15 @@ func (r *resolver) KeypairList(ctx context.Context, args struct {
 	keyPairArgs
 },
 ) (*keyPairList, error) {
-	if err := args.plain(); err != nil {
-		return nil, err
-	}
 	all, err := r.Keypairs(ctx, args.keyPairArgs)
 	if err != nil {
 		return nil, err
 	}
-	return &keyPairList{cut(args.page, all), int32(len(all))}, nil
+	items, total, err := pick(args.page, all, keyPairFields)
+	if err != nil {
+		return nil, err
+	}
+	return &keyPairList{items, total}, nil
 }
 
 func (r *resolver) usersByEmail(ctx context.Context) (map[string]*backendai.User, error) {
@@ -187,14 +188,15 @@ func (r *resolver) UserList(ctx context.Context, args struct {
 	userArgs
 },
 ) (*userList, error) {
-	if err := args.plain(); err != nil {
-		return nil, err
-	}
 	all, err := r.Users(ctx, args.userArgs)
 	if err != nil {
 		return nil, err
 	}
-	return &userList{cut(args.page, all), int32(len(all))}, nil
+	items, total, err := pick(args.page, all, userFields)
+	if err != nil {
+		return nil, err
+	}
+	return &userList{items, total}, nil
 }
 
 func userOf(u *backendai.User) *user {

@@ -148,7 +148,7 @@ func (p page) check() error {
 	return nil
 }
 
-// plain refuses what the lists that are held in memory cannot do.
+// plain refuses what a list of one machine has no use for.
 func (p page) plain() error {
 	if text(p.Filter) != "" || text(p.Order) != "" {
 		return backendai.Errorf(backendai.CodeInvalidParams, "this list takes neither a filter nor an order")

@@ -66,7 +66,13 @@ CREATE INDEX sessions_of_user ON sessions (user_id, created_at);
 CREATE INDEX sessions_of_access_key ON sessions (access_key, created_at);
 CREATE INDEX sessions_by_age ON sessions (created_at);
 
+CREATE TABLE image_aliases (
+    alias  TEXT PRIMARY KEY,
+    target TEXT NOT NULL
+) STRICT;
+
 -- +goose Down
+DROP TABLE image_aliases;
 DROP TABLE sessions;
 DROP TABLE keypairs;
 DROP TABLE users;
