@@ -23,6 +23,9 @@ func newSessionRemoveCommand(e *env, name string, aliases ...string) *cobra.Comm
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.each(cmd.Context(), args, "Removing session %s…", "Session %s is removed.", func(ctx context.Context, c *client.Client, ref string) (any, error) {
 				last, err := c.DestroySession(ctx, ref, o)
+				if err == nil {
+					err = e.forgetSSH(ref)
+				}
 				if err == nil && stats {
 					err = e.showStats(last)
 				}

@@ -19,6 +19,10 @@ func newSessionGroup(e *env) *cobra.Command {
 		newSessionLogsCommand(e, "logs"),
 		newEventsCommand(e, "events"),
 		newDownloadCommand(e, "download"),
+		newSSHCommand(e, "ssh"),
+		newSCPCommand(e, "scp"),
+		newSFTPCommand(e, "sftp"),
+		newTerminalsCommand(e, "terminals"),
 	)
 }
 

@@ -93,7 +93,9 @@ func writeHelp(w io.Writer, cmd *cobra.Command) error {
 	writePairs(&b, "Commands", commands)
 	writePairs(&b, "Arguments", decode(cmd.Annotations[sectionArguments]))
 	writePairs(&b, "Options", options(cmd.NonInheritedFlags()))
-	writePairs(&b, "Global options", options(cmd.InheritedFlags()))
+	if !cmd.DisableFlagParsing { // else they are another program's
+		writePairs(&b, "Global options", options(cmd.InheritedFlags()))
+	}
 	if cmd.Example != "" {
 		b.WriteString("\nExamples:\n")
 		for line := range strings.SplitSeq(cmd.Example, "\n") {

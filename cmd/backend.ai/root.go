@@ -43,6 +43,12 @@ The client finds its server and its keys in the environment (BACKEND_ENDPOINT, B
 		newSessionLogsCommand(e, "logs"),
 		newEventsCommand(e, "events"),
 		newDownloadCommand(e, "download"),
+		newSSHCommand(e, "ssh"),
+		newSCPCommand(e, "scp"),
+		newSFTPCommand(e, "sftp"),
+		newSSHConfigCommand(e),
+		newSSHProxyCommand(e),
+		newTerminalsCommand(e, "terminals"),
 		newSessionGroup(e),
 		newImageGroup(e),
 		newAdminGroup(e),
@@ -53,6 +59,8 @@ The client finds its server and its keys in the environment (BACKEND_ENDPOINT, B
 	help := newHelpCommand()
 	root.SetHelpCommand(help)
 	root.CompletionOptions.DisableDefaultCmd = true
+	// Global options stand before a command whose own arguments are another program's.
+	root.TraverseChildren = true
 	root.SetVersionTemplate("backend.ai, version {{.Version}}\n")
 	global := root.PersistentFlags()
 	global.StringVar(&e.output, "output", outputConsole, "`FORM` of the result: console, or json for programs")
