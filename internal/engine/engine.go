@@ -64,7 +64,8 @@ type Spec struct {
 // Mount is a host directory in the container. Files keep their owner on the
 // host and belong to the session's user inside.
 type Mount struct {
-	Source   string // on the host
+	Source   string // on the host; no user can change what it leads to
+	Subpath  string // below the source; users may put links there, none of which is followed out
 	Target   string // in the container, absolute
 	ReadOnly bool
 }

@@ -205,7 +205,7 @@ func link(mounts []engine.Mount, inside, home string) error {
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
 		}
-		if err := os.Symlink(m.Source, at); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Symlink(filepath.Join(m.Source, m.Subpath), at); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,11 +94,27 @@ func mapOwner(uid, gid int) (*os.File, error) {
 	return f, nil
 }
 
+// open opens the directory to mount. By a descriptor it stays the one that was
+// checked, whatever the folder's users rename meanwhile.
+func open(v engine.Mount) (*os.File, error) {
+	root, err := os.OpenRoot(v.Source)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.OpenFile(cmp.Or(v.Subpath, "."), os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+}
+
 // attach mounts a folder of the host at target as sessions see it: its owner is
 // their user, and neither set-user-ID bits nor devices work. Files of anyone
 // else belong to nobody.
 func (o *owners) attach(v engine.Mount, target string) error {
-	info, err := os.Stat(v.Source)
+	source, err := open(v)
+	if err != nil {
+		return backendai.Errorf(backendai.CodeVFolderFailed, "the folder for %s cannot be mounted: %w", v.Target, err)
+	}
+	defer source.Close()
+	info, err := source.Stat()
 	if err != nil {
 		return backendai.Errorf(backendai.CodeVFolderFailed, "the folder for %s cannot be mounted: %w", v.Target, err)
 	}
@@ -105,7 +122,7 @@ func (o *owners) attach(v engine.Mount, target string) error {
 	if !ok || !info.IsDir() {
 		return backendai.Errorf(backendai.CodeVFolderFailed, "the source for %s is not a folder", v.Target)
 	}
-	tree, err := unix.OpenTree(unix.AT_FDCWD, v.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	tree, err := unix.OpenTree(int(source.Fd()), "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("clone mount of %s: %w", v.Source, err)
 	}

@@ -1,0 +1,156 @@
+package vfolder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxDepth bounds how deep directories may be nested below a folder: each level
+// costs a descriptor while a tree is walked.
+const maxDepth = 512
+
+// node is one thing in a tree.
+type node struct {
+	path     string // below the start of the walk
+	name     string
+	parent   *os.File // open while the node is visited
+	mode     fs.FileMode
+	size     int64
+	modified time.Time
+	changed  time.Time
+	inode    uint64
+	links    uint64
+}
+
+// walk visits what is below an open directory, each directory before what is in
+// it, and follows no link, whatever happens to the names meanwhile. What
+// vanishes on the way, or cannot be read, is passed over.
+func walk(ctx context.Context, dir *os.File, visit func(node) error) error {
+	return walkBelow(ctx, dir, "", 0, visit)
+}
+
+func walkBelow(ctx context.Context, dir *os.File, below string, depth int, visit func(node) error) error {
+	if depth > maxDepth {
+		return fmt.Errorf("%q: directories are nested more than %d deep", shorten(below), maxDepth)
+	}
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, name := range names {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			n, statErr := look(dir, name)
+			if statErr != nil {
+				continue
+			}
+			n.path = path.Join(below, name)
+			if err := visit(n); err != nil {
+				if errors.Is(err, fs.SkipDir) {
+					continue
+				}
+				return err
+			}
+			if !n.mode.IsDir() {
+				continue
+			}
+			sub, openErr := openAt(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+			if openErr != nil {
+				continue
+			}
+			err := walkBelow(ctx, sub, n.path, depth+1, visit)
+			sub.Close()
+			if err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) || err == nil && len(names) == 0 {
+			return nil
+		}
+		if err != nil {
+			return nil // the directory vanished, or its file system is ill; what was seen counts
+		}
+	}
+}
+
+// look describes a name in an open directory; a link is not followed.
+func look(dir *os.File, name string) (node, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return node{}, err
+	}
+	return node{
+		name: name, parent: dir, mode: fileMode(st.Mode), size: st.Size, inode: st.Ino, links: uint64(st.Nlink), //nolint:unconvert // not 64 bits on every architecture
+		modified: time.Unix(st.Mtim.Unix()), changed: time.Unix(st.Ctim.Unix()),
+	}, nil
+}
+
+func fileMode(m uint32) fs.FileMode {
+	mode := fs.FileMode(m & 0o777)
+	switch m & unix.S_IFMT {
+	case unix.S_IFDIR:
+		mode |= fs.ModeDir
+	case unix.S_IFLNK:
+		mode |= fs.ModeSymlink
+	case unix.S_IFIFO:
+		mode |= fs.ModeNamedPipe
+	case unix.S_IFSOCK:
+		mode |= fs.ModeSocket
+	case unix.S_IFCHR:
+		mode |= fs.ModeDevice | fs.ModeCharDevice
+	case unix.S_IFBLK:
+		mode |= fs.ModeDevice
+	}
+	return mode
+}
+
+// openAt opens a name in an open directory; it follows no link and waits for no
+// other end of a pipe.
+func openAt(dir *os.File, name string, flags int) (*os.File, error) {
+	for {
+		fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "openat", Path: name, Err: err}
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+}
+
+// renameAt moves a name from one open directory to another and replaces what is
+// there. Neither name is followed when it is a link.
+func renameAt(from *os.File, name string, to *os.File, target string) error {
+	if err := unix.Renameat(int(from.Fd()), name, int(to.Fd()), target); err != nil {
+		return &os.LinkError{Op: "renameat", Old: name, New: target, Err: err}
+	}
+	return nil
+}
+
+// readLinkAt gives the target of a link in an open directory.
+func readLinkAt(dir *os.File, name string) (string, error) {
+	buf := make([]byte, maxPath+1)
+	n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
+	if err != nil {
+		return "", &fs.PathError{Op: "readlinkat", Path: name, Err: err}
+	}
+	return string(buf[:n]), nil
+}
+
+// freeSpace is how many bytes a file system has left for others than root.
+func freeSpace(dir string) (free, total int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, fmt.Errorf("ask the file system of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
+}
