@@ -1,0 +1,161 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+)
+
+// memorySession is the idle session.
+const memorySession = "bench-memory"
+
+// memory measures what is there when nothing happens.
+func (b *bench) memory(ctx context.Context) error {
+	p := b.platform
+	if err := b.help(ctx); err != nil {
+		return err
+	}
+	if _, err := p.session(ctx, memorySession); err != nil {
+		return err
+	}
+	if err := b.install(ctx, memorySession); err != nil {
+		return err
+	}
+	var idle, inside, server, near series
+	for range b.rounds(5) {
+		// A new server, so that what came before does not count.
+		if err := p.restart(ctx); err != nil {
+			return err
+		}
+		if err := settle(ctx); err != nil {
+			return err
+		}
+		before, err := resident(p.server.Process.Pid)
+		if err != nil {
+			return err
+		}
+		idle = append(idle, before)
+		if err := b.tunnels(ctx, before, &server, &near); err != nil {
+			return err
+		}
+	}
+	match, err := p.api.MatchSessions(ctx, memorySession)
+	if err != nil || len(match) != 1 {
+		return errors.Join(err, fmt.Errorf("%d sessions are named %s", len(match), memorySession))
+	}
+	for range b.rounds(5) {
+		if err := b.fresh(ctx, &inside); err != nil {
+			return err
+		}
+	}
+	b.table.add(row{"memory: server, idle", idle, mebibytes, "", nil, budget{atMost, 60 << 20}})
+	b.table.add(row{"memory: runner of an idle session", inside, mebibytes, "", nil, budget{atMost, 8 << 20}})
+	b.table.add(row{"memory: open tunnel, server's side", server, mebibytes, "", nil, budget{atMost, 20 << 10}})
+	b.table.add(row{"memory: open tunnel, client's side", near, mebibytes, "", nil, budget{}})
+	return p.remove(ctx, memorySession)
+}
+
+// fresh measures the runner of a new session.
+func (b *bench) fresh(ctx context.Context, to *series) error {
+	const name = "bench-fresh"
+	p := b.platform
+	if _, err := p.session(ctx, name); err != nil {
+		return err
+	}
+	match, err := p.api.MatchSessions(ctx, name)
+	if err != nil || len(match) != 1 {
+		return errors.Join(err, fmt.Errorf("%d sessions are named %s", len(match), name))
+	}
+	if err := settle(ctx); err != nil {
+		return err
+	}
+	pid, err := runner(match[0].ID)
+	if err != nil {
+		return err
+	}
+	size, err := resident(pid)
+	if err != nil {
+		return err
+	}
+	*to = append(*to, size)
+	return p.remove(ctx, name)
+}
+
+// tunnels opens many, through each of which a byte has gone, and tells what one
+// of them costs the processes at its ends.
+func (b *bench) tunnels(ctx context.Context, before float64, server, near *series) error {
+	const tunnels = 500
+	p := b.platform
+	way, err := p.app(ctx, memorySession, strconv.Itoa(appPort))
+	if err != nil {
+		return err
+	}
+	defer way.close()
+	nearBefore, err := resident(way.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	conns := make([]net.Conn, 0, tunnels)
+	defer func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	}()
+	for range tunnels {
+		c, err := dial(ctx, way.port, "echo")
+		if err != nil {
+			return err
+		}
+		conns = append(conns, c)
+		if err := once(c); err != nil {
+			return err
+		}
+	}
+	if err := settle(ctx); err != nil {
+		return err
+	}
+	after, err := resident(p.server.Process.Pid)
+	if err != nil {
+		return err
+	}
+	nearAfter, err := resident(way.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	*server = append(*server, (after-before)/tunnels)
+	*near = append(*near, (nearAfter-nearBefore)/tunnels)
+	return nil
+}
+
+// settle gives processes time to do what they do after a start or a call.
+func settle(ctx context.Context) error {
+	select {
+	case <-time.After(2 * time.Second):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// help measures the start of the client, in turn with a program that does nothing.
+func (b *bench) help(ctx context.Context) error {
+	var client, nothing series
+	for range b.rounds(30) {
+		took, err := timed(b.platform.command(ctx, "--help"))
+		if err != nil {
+			return err
+		}
+		client.add(took)
+		if took, err = timed(b.platform.exec(ctx, "/bin/true")); err != nil {
+			return err
+		}
+		nothing.add(took)
+	}
+	b.table.add(row{"backend.ai --help", client, milliseconds, "/bin/true", nothing, budget{atMost, 0.020}})
+	return nil
+}

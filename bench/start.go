@@ -1,0 +1,304 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"backendai"
+	"backendai/internal/client"
+)
+
+// start measures how long a session takes to start, alone and among others.
+func (b *bench) start(ctx context.Context) error {
+	p := b.platform
+	if _, err := p.session(ctx, "bench-model"); err != nil {
+		return err
+	}
+	info, err := p.api.MatchSessions(ctx, "bench-model")
+	if err != nil || len(info) != 1 {
+		return fmt.Errorf("find the session: %w", errors.Join(err, fmt.Errorf("%d have the name", len(info))))
+	}
+	bare, err := b.newBare(info[0].ID)
+	if err != nil {
+		return err
+	}
+	defer bare.close()
+	docker, err := b.newDocker(ctx, bare.rootfs)
+	if err != nil {
+		b.table.note("docker run was not measured: %v", err)
+	}
+	if docker != nil {
+		defer docker.close(context.WithoutCancel(ctx))
+	}
+	var command, call, removal, bared, dockered series
+	for i := range b.rounds(30) {
+		name := fmt.Sprintf("bench-start-%d", i)
+		took, err := p.session(ctx, name)
+		if err != nil {
+			return err
+		}
+		command.add(took)
+		began := time.Now()
+		if err := p.remove(ctx, name); err != nil {
+			return err
+		}
+		removal.add(time.Since(began))
+		if took, err = bare.run(ctx); err != nil {
+			return err
+		}
+		bared.add(took)
+		if took, err = p.call(ctx, name+"-call"); err != nil {
+			return err
+		}
+		call.add(took)
+		if docker != nil {
+			if took, err = docker.run(ctx); err != nil {
+				return err
+			}
+			dockered.add(took)
+		}
+	}
+	b.table.add(row{"start: process until RUNNING", command, milliseconds, "runtime alone", bared, budget{ratioAtMost, 1.2}})
+	if docker != nil {
+		b.table.add(row{"start: process until RUNNING", command, milliseconds, "docker run", dockered, budget{ratioAtMost, 0.2}})
+	}
+	b.table.add(row{"start: POST /session until its answer", call, milliseconds, "runtime alone", bared, budget{}})
+	b.table.add(row{"rm: process until removed", removal, milliseconds, "", nil, budget{}})
+	return errors.Join(p.remove(ctx, "bench-model"), b.together(ctx))
+}
+
+// call starts a session without a process of its own, and removes it.
+func (p *platform) call(ctx context.Context, name string) (time.Duration, error) {
+	began := time.Now()
+	created, err := p.api.CreateSession(ctx, client.CreateRequest{Name: name, Image: imageName})
+	took := time.Since(began)
+	if err != nil {
+		return 0, err
+	}
+	if created.Status != backendai.StatusRunning {
+		return 0, fmt.Errorf("session %s is %s: %s", name, created.Status, created.Message)
+	}
+	_, err = p.api.DestroySession(ctx, name, client.DestroyOptions{Forced: true})
+	return took, err
+}
+
+// together starts a hundred sessions at once and removes them at once.
+func (b *bench) together(ctx context.Context) error {
+	const sessions = 100
+	p := b.platform
+	var ready, removed, failed, cost series
+	for round := range b.rounds(5) {
+		before, err := processorTime(p.server.Process.Pid)
+		if err != nil {
+			return err
+		}
+		name := func(i int) string { return fmt.Sprintf("bench-many-%d-%d", round, i) }
+		began := time.Now()
+		faults := inParallel(sessions, func(i int) error {
+			created, err := p.api.CreateSession(ctx, client.CreateRequest{Name: name(i), Image: imageName})
+			if err == nil && created.Status != backendai.StatusRunning {
+				err = fmt.Errorf("session %s is %s: %s", name(i), created.Status, created.Message)
+			}
+			return err
+		})
+		ready.add(time.Since(began))
+		failed = append(failed, float64(len(faults)))
+		began = time.Now()
+		left := inParallel(sessions, func(i int) error {
+			_, err := p.api.DestroySession(ctx, name(i), client.DestroyOptions{Forced: true})
+			return err
+		})
+		removed.add(time.Since(began))
+		after, err := processorTime(p.server.Process.Pid)
+		if err != nil {
+			return err
+		}
+		cost.add((after - before) / sessions)
+		if len(faults) > 0 {
+			b.table.note("of the starts at once failed %d: %v", len(faults), faults[0])
+		} else if len(left) > 0 {
+			return errors.Join(left...)
+		}
+	}
+	b.table.add(row{"100 starts at once: until all run", ready, milliseconds, "", nil, budget{atMost, 5}})
+	b.table.add(row{"100 starts at once: failed", failed, number, "", nil, budget{atMost, 0}})
+	b.table.add(row{"100 removals at once", removed, milliseconds, "", nil, budget{}})
+	b.table.add(row{"processor time of a start and removal", cost, milliseconds, "", nil, budget{atMost, 0.025}})
+	return nil
+}
+
+// inParallel calls do with 0 to n-1 at the same time and gives what failed.
+func inParallel(n int, do func(i int) error) []error {
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { errs[i] = do(i) })
+	}
+	all.Wait()
+	failed := errs[:0]
+	for _, err := range errs {
+		if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return failed
+}
+
+// bare runs /bin/true as a session runs its PID 1, by the runtime alone.
+type bare struct {
+	runtime string
+	dir     string
+	rootfs  string
+}
+
+// newBare takes over the specification of a live session.
+func (b *bench) newBare(id string) (*bare, error) {
+	runtime, err := exec.LookPath("crun")
+	if err != nil {
+		return nil, fmt.Errorf("find the runtime: %w", err)
+	}
+	bundle, err := b.platform.bundle(id)
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(bundle)
+	if err != nil {
+		return nil, fmt.Errorf("read specification: %w", err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return nil, fmt.Errorf("read specification: %w", err)
+	}
+	layers, err := overlayLayers(b.platform.server.Process.Pid, spec.Root.Path)
+	if err != nil {
+		return nil, err
+	}
+	r := &bare{runtime: runtime, dir: filepath.Join(b.dir, "bare")}
+	r.rootfs = filepath.Join(r.dir, "rootfs")
+	home := filepath.Join(r.dir, "home")
+	for _, dir := range []string{r.rootfs, home, filepath.Join(r.dir, "upper"), filepath.Join(r.dir, "work"), filepath.Join(r.dir, "state")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("make bundle: %w", err)
+		}
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,volatile", strings.Join(layers, ":"), filepath.Join(r.dir, "upper"), filepath.Join(r.dir, "work"))
+	if err := unix.Mount("overlay", r.rootfs, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return nil, fmt.Errorf("mount the image's root: %w", err)
+	}
+	spec.Root.Path = r.rootfs
+	spec.Process.Args = []string{"/bin/true"}
+	spec.Annotations = nil // with the compiled seccomp program: the runtime compiles
+	spec.Linux.CgroupsPath = "/backend.ai-bench"
+	for i := range spec.Linux.Namespaces {
+		spec.Linux.Namespaces[i].Path = "" // the runtime makes them
+	}
+	for i, m := range spec.Mounts {
+		if m.Destination == "/home/work" {
+			spec.Mounts[i].Source = home
+		}
+	}
+	if text, err = json.Marshal(spec); err == nil {
+		err = os.WriteFile(filepath.Join(r.dir, "config.json"), text, 0o600)
+	}
+	if err != nil {
+		r.close()
+		return nil, fmt.Errorf("write specification: %w", err)
+	}
+	return r, nil
+}
+
+// overlayLayers are the folders, topmost first, of an overlay that is mounted at
+// target where a process is.
+func overlayLayers(pid int, target string) ([]string, error) {
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 || fields[4] != target {
+			continue
+		}
+		var layers []string
+		for option := range strings.SplitSeq(fields[len(fields)-1], ",") {
+			switch name, value, _ := strings.Cut(option, "="); name {
+			case "lowerdir+":
+				layers = append(layers, value)
+			case "lowerdir":
+				layers = append(layers, strings.Split(value, ":")...)
+			}
+		}
+		if len(layers) > 0 {
+			return layers, nil
+		}
+	}
+	return nil, fmt.Errorf("find the layers of %s: it is not mounted", target)
+}
+
+func (r *bare) run(ctx context.Context) (time.Duration, error) {
+	cmd := exec.CommandContext(ctx, r.runtime, "--root", filepath.Join(r.dir, "state"), "run", "--bundle", r.dir, "bench-bare")
+	cmd.Dir = "/"
+	return timed(cmd)
+}
+
+func (r *bare) close() {
+	_ = unix.Unmount(r.rootfs, unix.MNT_DETACH) // else it goes with our mount namespace
+	_ = os.RemoveAll(r.dir)
+}
+
+// docker runs the same root by Docker.
+type docker struct{ image string }
+
+// newDocker imports a root; its error tells why there is no Docker to measure.
+func (b *bench) newDocker(ctx context.Context, rootfs string) (*docker, error) {
+	path, err := exec.LookPath("docker")
+	if err != nil {
+		return nil, errors.New("there is no Docker")
+	}
+	if err := exec.CommandContext(ctx, path, "version").Run(); err != nil {
+		return nil, errors.New("no Docker daemon answers")
+	}
+	d := &docker{"backend.ai-bench:1"}
+	load := exec.CommandContext(ctx, "sh", "-c", `tar -C "$0" -c . | docker import - "$1"`, rootfs, d.image)
+	if _, err := timed(load); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// run tells how long it takes until the container has said something.
+func (d *docker) run(ctx context.Context) (time.Duration, error) {
+	cmd := exec.CommandContext(ctx, "docker", "run", "--rm", d.image, "/bin/echo", "up")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, fmt.Errorf("run docker: %w", err)
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("run docker: %w", err)
+	}
+	_, err = bufio.NewReader(out).ReadString('\n')
+	took := time.Since(began)
+	if err := errors.Join(err, cmd.Wait()); err != nil {
+		return 0, fmt.Errorf("run docker: %w", err)
+	}
+	return took, nil
+}
+
+func (d *docker) close(ctx context.Context) {
+	_ = exec.CommandContext(ctx, "docker", "rmi", d.image).Run() // of what is ours alone
+}
