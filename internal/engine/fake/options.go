@@ -24,7 +24,7 @@ type Options struct {
 	// image's /etc/backend.ai/service-defs. Ports are free in each session, as
 	// long as the services listen on {loopback}. "" is the host's own.
 	Definitions string
-	// Slots is what Capacity tells; nil is the host's cores and 64 GiB.
+	// Slots is what Capacity tells, by slot, instead of the host's cores and 64 GiB.
 	Slots backendai.Slots
 	// FailCreate, if not nil, is called by each Create before it does anything.
 	// Its error is Create's; it may block to make a Create slow.
@@ -36,11 +36,10 @@ const defaultMemory = 64 << 30
 
 // Capacity implements engine.Engine.
 func (e *Engine) Capacity(context.Context) (backendai.Slots, error) {
-	if e.options.Slots != nil {
-		return maps.Clone(e.options.Slots), nil
-	}
-	return backendai.Slots{
+	slots := backendai.Slots{
 		backendai.SlotCPU: int64(runtime.NumCPU()) * 1000,
 		backendai.SlotMem: defaultMemory,
-	}, nil
+	}
+	maps.Copy(slots, e.options.Slots)
+	return slots, nil
 }
