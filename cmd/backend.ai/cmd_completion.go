@@ -1,6 +1,9 @@
 package main
 
 import (
+	"io"
+	"strings"
+
 	"github.com/spf13/cobra"
 )
 
@@ -18,7 +21,13 @@ func newCompletionCommand() *cobra.Command {
 			case "zsh":
 				return root.GenZshCompletion(out)
 			case "fish":
-				return root.GenFishCompletion(out, true)
+				var script strings.Builder
+				if err := root.GenFishCompletion(&script, true); err != nil {
+					return err
+				}
+				// No variable of fish has a dot in its name.
+				_, err := io.WriteString(out, strings.ReplaceAll(script.String(), "__"+root.Name()+"_", "__backend_ai_"))
+				return err
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(out)
 			}

@@ -15,7 +15,7 @@ import (
 func newDownloadCommand(e *env, name string) *cobra.Command {
 	var dest string
 	cmd := &cobra.Command{
-		Use: name + " SESSION FILE…", Short: "Fetch files from a session", Args: arguments("SESSION", "FILE…"),
+		Use: name + " SESSION PATH…", Short: "Fetch files from a session", Args: arguments("SESSION", "PATH…"),
 		Long: "Fetches files and folders from the home of a session into a folder here, with their modes. It is for small files, such as the key id_container; for large ones use scp or sftp. A file that is there already is replaced.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := e.client()
@@ -25,11 +25,11 @@ func newDownloadCommand(e *env, name string) *cobra.Command {
 			return e.download(cmd.Context(), c, args[0], args[1:], dest)
 		},
 	}
-	cmd.Flags().StringVar(&dest, "dest", ".", "`FOLDER` that exists, to put the files into")
+	cmd.Flags().StringVar(&dest, "dest", ".", "`DIR` that exists, to put the files into")
 	return document(cmd, manual{
 		arguments: [][2]string{
 			{"SESSION", "name or id of the session, or how one of them begins"},
-			{"FILE", "path below the session's home, /home/work; at most 5"},
+			{"PATH", "path below the session's home, /home/work; at most 5"},
 		},
 		examples: [][2]string{{"The key for SSH", "backend.ai download mysession id_container"}, {"Results into a folder", "backend.ai download mysession out/figures --dest results"}},
 	})

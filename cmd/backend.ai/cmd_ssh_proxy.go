@@ -40,7 +40,7 @@ func newSSHProxyCommand(e *env) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&dir, "dir", "", "`FOLDER` with the keys of sessions; without it that of the client's state")
+	f.StringVar(&dir, "dir", "", "`DIR` with the keys of sessions; without it that of the client's state")
 	f.BoolVar(&prepare, "prepare", false, "do not connect, but write what ssh must know of the host")
 	return document(cmd, manual{
 		arguments: [][2]string{{"HOST", "the session, with or without .backend.ai after it"}},

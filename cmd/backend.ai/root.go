@@ -70,15 +70,15 @@ The client finds its server and its keys in the environment (BACKEND_ENDPOINT, B
 		// The only failure is that nobody reads it.
 		_ = writeHelp(cmd.OutOrStdout(), cmd)
 	})
-	complete(root)
+	e.complete(root)
 	root.InitDefaultVersionFlag()
 	root.Flags().Lookup("version").Usage = "show the version and exit"
 	return root
 }
 
-// complete gives every command the option -h in our words and makes errors of
-// its arguments usage errors.
-func complete(cmd *cobra.Command) {
+// complete gives every command the option -h in our words, makes errors of its
+// arguments usage errors, and lets the shell complete them.
+func (e *env) complete(cmd *cobra.Command) {
 	cmd.Flags().BoolP("help", "h", false, "show this manual and exit")
 	cmd.Flags().SortFlags = false
 	if check := cmd.Args; check != nil {
@@ -89,8 +89,12 @@ func complete(cmd *cobra.Command) {
 			return nil
 		}
 	}
+	if !isGroup(cmd) && cmd.ValidArgs == nil {
+		e.completeArguments(cmd)
+	}
+	e.completeOptions(cmd)
 	for _, sub := range cmd.Commands() {
-		complete(sub)
+		e.complete(sub)
 	}
 }
 
