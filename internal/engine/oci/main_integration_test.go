@@ -71,16 +71,18 @@ func prepare() error {
 	return Isolate()
 }
 
-// build makes the runner and a root file system of BusyBox.
+// build makes the runners, the tests' own and the real one, and a root file system of BusyBox.
 func build() error {
 	dir, err := os.MkdirTemp("", "oci-test-")
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "runner"), "./testdata/runner")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build test runner: %s: %w", out, err)
+	for name, source := range map[string]string{"runner": "./testdata/runner", "real": "../../../cmd/runner"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), source)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build runner: %s: %w", out, err)
+		}
 	}
 	bin := filepath.Join(dir, "image", "bin")
 	for _, d := range []string{bin, filepath.Join(dir, "image", "etc"), filepath.Join(dir, "image", "tmp")} {
@@ -166,9 +168,10 @@ func driver(change func(*Options)) enginetest.Driver {
 
 func TestSuite(t *testing.T) {
 	for name, change := range map[string]func(*Options){
-		"crun":      func(o *Options) { o.Runtime = "crun" },
-		"runc":      func(o *Options) { o.Runtime = "runc" },
-		"crun, nat": func(o *Options) { o.Network = NetworkNAT },
+		"crun":              func(o *Options) { o.Runtime = "crun" },
+		"runc":              func(o *Options) { o.Runtime = "runc" },
+		"crun, nat":         func(o *Options) { o.Network = NetworkNAT },
+		"crun, real runner": func(o *Options) { o.Runner = built("real") },
 	} {
 		t.Run(name, func(t *testing.T) { enginetest.Run(t, driver(change)) })
 	}

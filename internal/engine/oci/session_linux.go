@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -154,15 +153,12 @@ func sendSignal(pidfd *os.File, sig unix.Signal) error {
 	return nil
 }
 
-// waitExit waits for the end of PID 1 to be recorded, at most for d.
-func (s *session) waitExit(d time.Duration, cancelled <-chan struct{}) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
+// waitExit waits until the end of PID 1 is recorded, or until enough comes.
+func waitExit[T any](s *session, enough <-chan T) bool {
 	select {
 	case <-s.exited:
 		return true
-	case <-t.C:
-	case <-cancelled:
+	case <-enough:
+		return false
 	}
-	return false
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"backendai"
+	"backendai/internal/control"
 )
 
 // killLimit bounds how long a killed PID 1 may take to end; it can only be
@@ -49,8 +51,8 @@ func (e *Engine) Remove(ctx context.Context, id string, grace time.Duration) err
 }
 
 // end ends PID 1, and with it every process of the session: it is asked first,
-// and killed after grace. The kernel ends the others, which are in its PID
-// namespace.
+// by its control socket because it is deaf to signals, and killed after grace.
+// The kernel ends the others, which are in its PID namespace.
 func (e *Engine) end(ctx context.Context, s *session, grace time.Duration) error {
 	if s.exited == nil || s.snapshot().Exit != nil {
 		return nil
@@ -59,10 +61,9 @@ func (e *Engine) end(ctx context.Context, s *session, grace time.Duration) error
 		if err := s.update(func(st *state) { st.Ending = backendai.ReasonUserRequested }); err != nil {
 			return err
 		}
-		if err := s.signal(unix.SIGTERM); err != nil {
-			return err
-		}
-		if s.waitExit(grace, ctx.Done()) {
+		asking, cancel := context.WithTimeout(ctx, grace)
+		defer cancel()
+		if e.shutdown(asking, s.id) == nil && waitExit(s, asking.Done()) {
 			return nil
 		}
 	}
@@ -72,11 +73,20 @@ func (e *Engine) end(ctx context.Context, s *session, grace time.Duration) error
 	if err := s.signal(unix.SIGKILL); err != nil {
 		return err
 	}
-	if !s.waitExit(killLimit, nil) {
+	limit := time.NewTimer(killLimit)
+	defer limit.Stop()
+	if !waitExit(s, limit.C) {
 		return backendai.Errorf(backendai.CodeUnavailable, "session %s does not end", s.id).
 			WithHint("its processes hang in the kernel, perhaps on a remote folder; they end when that answers")
 	}
 	return nil
+}
+
+// shutdown asks a session's PID 1 to end everything and itself.
+func (e *Engine) shutdown(ctx context.Context, id string) error {
+	runner := control.NewClient(func(ctx context.Context) (net.Conn, error) { return e.Dial(ctx, id) }, nil)
+	defer runner.Close()
+	return runner.Shutdown(ctx)
 }
 
 // dismantle removes what a session has besides its folder's lasting files: home,

@@ -34,12 +34,7 @@ func main() {
 		must(json.NewEncoder(record).Encode(control.ExitRecord{ExitCode: code, Reason: "self-terminated", At: time.Now()}))
 		os.Exit(code)
 	}
-	go func() {
-		c := make(chan os.Signal, 1)
-		signal.Notify(c, syscall.SIGTERM)
-		<-c
-		end(0)
-	}()
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // deaf, as the real one
 	ssh, err := net.Listen("tcp", "127.0.0.1:2200")
 	must(err)
 	go serveBanner(ssh)
