@@ -72,7 +72,7 @@ func Open(ctx context.Context, dir string) (_ *Store, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.Close())
+			_ = s.Close() // why it did not open says more
 		}
 	}()
 	if s.writer, err = s.pool(1, "_txlock=immediate"); err != nil {
