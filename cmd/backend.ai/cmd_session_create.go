@@ -59,7 +59,7 @@ func newStartCommand(e *env, name string, aliases ...string) *cobra.Command {
 		arguments: [][2]string{{"IMAGE", "alias (python), short name or full reference (registry/name:tag) of an image; 'backend.ai admin image list' shows them"}},
 		examples: [][2]string{
 			{"Start a session with Python", "backend.ai start -t mysession python"},
-			{"Two cores, four gigabytes, and a folder of data that cannot be changed", "backend.ai start -t big -r cpu=2 -r mem=4g -m type=bind,source=data,perm=ro python"},
+			{"Two cores, four gigabytes, and a folder of data that cannot be changed", "backend.ai start -t large -r cpu=2 -r mem=4g -m type=bind,source=data,perm=ro python"},
 			{"Run a command and end", "backend.ai start --type batch -c 'python train.py' -m .ssh -m my.data=/data python"},
 		},
 		exits: [][2]string{{"3", "the session does not run yet after --max-wait seconds; it goes on starting"}},

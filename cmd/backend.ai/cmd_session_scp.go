@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,8 +33,7 @@ func newSCPCommand(e *env, name string) *cobra.Command {
 
 // placeSCP writes the host before the paths in the session.
 func placeSCP(tool sshTool, host, session string, args []string) ([]string, error) {
-	options, paths := tool.sort(recursive(args))
-	options = withoutPort(options)
+	options, paths := tool.sort(withoutPort(recursive(args)))
 	if len(paths) < 2 {
 		return nil, fmt.Errorf("scp needs a SOURCE and a TARGET; a path in the session begins with a colon, as in 'backend.ai scp %s file :'", session)
 	}
@@ -51,6 +51,30 @@ func placeSCP(tool sshTool, host, session string, args []string) ([]string, erro
 	}
 	return append(append(options, "--"), paths...), nil
 }
+
+// withoutPort leaves out the local port that the protocol's own client needs.
+// It is written -p there, which scp has for another use: only a number after it
+// is taken for one.
+func withoutPort(args []string) (rest []string) {
+	for i := 0; i < len(args); i++ {
+		number := i+1 < len(args) && portRE.MatchString(args[i+1])
+		switch {
+		case args[i] == "--":
+			return append(rest, args[i:]...)
+		case args[i] == "--port" && number:
+			i++
+		case strings.HasPrefix(args[i], "--port="):
+		case args[i] == "-p" && number:
+			i++
+			rest = append(rest, "-p")
+		default:
+			rest = append(rest, args[i])
+		}
+	}
+	return rest
+}
+
+var portRE = regexp.MustCompile(`^\d{1,5}$`)
 
 // recursive writes the long form of -r, which scp does not have, as -r.
 func recursive(args []string) []string {

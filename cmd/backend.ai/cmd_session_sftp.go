@@ -22,7 +22,7 @@ func newSFTPCommand(e *env, name string) *cobra.Command {
 		default:
 			return nil, fmt.Errorf("there is one argument too many: %q", paths[1])
 		}
-		return append(withoutPort(options), "--", host), nil
+		return append(options, "--", host), nil
 	}
 	return document(toolCommand(e, name+" SESSION [PATH]", "Transfer files of a session interactively", sftpHelp, tool), manual{
 		arguments: [][2]string{

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"strings"
-
 	"github.com/spf13/cobra"
 )
 
@@ -15,7 +13,7 @@ For other programs that use ssh (rsync, git, Ansible, an editor) see 'backend.ai
 // newSSHCommand is "ssh".
 func newSSHCommand(e *env, name string) *cobra.Command {
 	tool := sshTool{name: "ssh", valued: "BbcDEeFIiJLlmOopPQRSWw", place: func(host, _ string, args []string) ([]string, error) {
-		return append([]string{host}, withoutPort(args)...), nil
+		return append([]string{host}, args...), nil
 	}}
 	return document(toolCommand(e, name+" SESSION [ARGUMENT…]", "Open a shell in a session", sshHelp, tool), manual{
 		arguments: [][2]string{
@@ -42,18 +40,4 @@ func toolCommand(e *env, use, short, long string, tool sshTool) *cobra.Command {
 			return tool.run(cmd.Context(), e, args)
 		},
 	}
-}
-
-// withoutPort leaves out an option that others need for what is not needed here.
-func withoutPort(args []string) (rest []string) {
-	for i := 0; i < len(args); i++ {
-		switch {
-		case args[i] == "--port" && i+1 < len(args):
-			i++
-		case strings.HasPrefix(args[i], "--port="):
-		default:
-			return append(rest, args[i:]...)
-		}
-	}
-	return rest
 }
