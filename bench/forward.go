@@ -129,9 +129,11 @@ func (f *shellForward) open(ctx context.Context, cipher string) error {
 	}
 	f.cipher, _, _ = strings.Cut(cipher, "@")
 	_, port, _ := net.SplitHostPort(f.listener.Addr().String())
-	options := append(key(filepath.Join(f.dir, "user")).options(port),
-		"-N", "-o", "ExitOnForwardFailure=yes", "-c", cipher, "-L", f.port+":127.0.0.1:"+f.to, "-l", "root")
+	options := append(key(filepath.Join(f.dir, "user")).options("root", port),
+		"-N", "-o", "ExitOnForwardFailure=yes", "-c", cipher, "-L", f.port+":127.0.0.1:"+f.to)
 	f.client = exec.CommandContext(ctx, "ssh", options...)
+	said := new(tail)
+	f.client.Stderr = said
 	if err := f.client.Start(); err != nil {
 		return fmt.Errorf("start ssh: %w", err)
 	}
@@ -143,7 +145,7 @@ func (f *shellForward) open(ctx context.Context, cipher string) error {
 		if err := echo(ctx, f.port, 1, new(series)); err == nil {
 			return nil
 		} else if ctx.Err() != nil {
-			return fmt.Errorf("ssh -L with %s does not lead through: %w", cipher, err)
+			return fmt.Errorf("ssh -L with %s does not lead through: %w: %s", cipher, err, said.text())
 		}
 		<-pace.C
 	}

@@ -107,7 +107,7 @@ func (b *bench) tunnels(ctx context.Context, before float64, server, near *serie
 		}
 	}()
 	for range tunnels {
-		c, err := dial(ctx, way.port, "echo")
+		c, err := dial(ctx, way.port, "echo 0")
 		if err != nil {
 			return err
 		}

@@ -32,13 +32,13 @@ const pieceSize = 256 << 10
 // port 0 on this machine. It prints its port. A connection begins with a line:
 //
 //	source N        sends a byte; gets one; then sends N bytes and ends
-//	echo            sends what it gets
+//	echo 0          sends what it gets
 //	last SEED N     sends a byte; reads to the end; then sends N bytes that
 //	                follow from SEED, and the sum of what it got
 //	first SEED N    sends a byte and N bytes, and ends its direction; then reads
 //	                to the end and keeps the sum under SEED
-//	sum SEED        sends the sum that was kept
-//	sink            sends a byte; reads to the end; sends a byte
+//	sum SEED 0      sends the sum that was kept
+//	sink 0          sends a byte; reads to the end; sends a byte
 func serve(ctx context.Context, args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: serve PORT")
@@ -112,11 +112,9 @@ func (a *app) handle(c net.Conn) error {
 		return err
 	}
 	words := strings.Fields(line)
-	var size int64
-	if len(words) > 1 {
-		if size, err = strconv.ParseInt(words[len(words)-1], 10, 64); err != nil {
-			return err
-		}
+	size, err := strconv.ParseInt(words[len(words)-1], 10, 64)
+	if err != nil {
+		return err
 	}
 	switch words[0] {
 	case "source":

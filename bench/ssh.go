@@ -73,12 +73,12 @@ type end struct {
 
 // shell is a command of the ssh client, with what comes after the host.
 func (e end) shell(ctx context.Context, args ...string) *exec.Cmd {
-	return e.platform.exec(ctx, append(append([]string{"ssh"}, e.key.options(e.port)...), args...)...)
+	return e.platform.exec(ctx, append(append([]string{"ssh"}, e.key.options("work", e.port)...), args...)...)
 }
 
 // files is sftp with one command.
 func (e end) files(ctx context.Context, command string) *exec.Cmd {
-	cmd := e.platform.exec(ctx, append([]string{"sftp", "-q", "-b", "-"}, e.key.options(e.port)...)...)
+	cmd := e.platform.exec(ctx, append([]string{"sftp", "-q", "-b", "-"}, e.key.options("work", e.port)...)...)
 	cmd.Stdin = strings.NewReader(command + "\n")
 	return cmd
 }
@@ -88,10 +88,10 @@ type key string
 
 // options are those that ssh, scp and sftp know alike, and the host. The server
 // is the other end of our own tunnel: nobody else can be there.
-func (k key) options(port string) []string {
+func (k key) options(user, port string) []string {
 	return []string{
 		"-F", "/dev/null", "-i", string(k), "-o", "Port=" + port, "-o", "IdentitiesOnly=yes",
-		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "work@127.0.0.1",
+		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", user + "@127.0.0.1",
 	}
 }
 

@@ -203,11 +203,10 @@ func newViewer(ctx context.Context, port, name string) (*viewer, error) {
 	if name != "" {
 		url += "?session=" + name
 	}
-	conn, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{Subprotocols: []string{"tty"}})
+	conn, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{Subprotocols: []string{"tty"}})
 	if err != nil {
 		return nil, fmt.Errorf("open terminal: %w", err)
 	}
-	_ = resp.Body.Close() // it belongs to the connection
 	conn.SetReadLimit(1 << 20)
 	v := &viewer{ctx: ctx, conn: conn}
 	if err := conn.Write(ctx, websocket.MessageText, []byte(`{"AuthToken":"","columns":80,"rows":24}`)); err != nil {

@@ -205,7 +205,7 @@ func hearFirst(ctx context.Context, port string, c net.Conn, seed string, size i
 	if err != nil {
 		return err
 	}
-	ask, err := dial(ctx, port, "sum "+seed)
+	ask, err := dial(ctx, port, "sum "+seed+" 0")
 	if err != nil {
 		return err
 	}
@@ -297,7 +297,7 @@ func fetch(ctx context.Context, port string, size int64) (time.Duration, error) 
 
 // send writes a stream to the app at a local port.
 func send(ctx context.Context, port string, size int64) (time.Duration, error) {
-	c, err := dial(ctx, port, "sink")
+	c, err := dial(ctx, port, "sink 0")
 	if err != nil {
 		return 0, err
 	}
@@ -320,7 +320,7 @@ func send(ctx context.Context, port string, size int64) (time.Duration, error) {
 
 // echo times round trips of one byte.
 func echo(ctx context.Context, port string, trips int, to *series) error {
-	c, err := dial(ctx, port, "echo")
+	c, err := dial(ctx, port, "echo 0")
 	if err != nil {
 		return err
 	}
@@ -368,7 +368,7 @@ func (b *bench) install(ctx context.Context, session string) error {
 	defer self.Close()
 	script := fmt.Sprintf("cat > bench && chmod +x bench && { setsid ./bench serve %d </dev/null >serve.log 2>&1 & }; "+
 		"until grep -q . serve.log; do sleep 0.05; done", appPort)
-	cmd := b.platform.exec(ctx, append(slices.Concat([]string{"ssh"}, key.options(way.port)), script)...)
+	cmd := b.platform.exec(ctx, append(slices.Concat([]string{"ssh"}, key.options("work", way.port)), script)...)
 	cmd.Stdin = self
 	_, err = timed(cmd)
 	return err
