@@ -23,10 +23,11 @@ type accounts struct {
 	account.API
 	callers map[string]backendai.Caller // by access key
 	added   backendai.User
+	ssh     sshKeys
 }
 
 func newAccounts() *accounts {
-	a := &accounts{callers: map[string]backendai.Caller{}}
+	a := &accounts{callers: map[string]backendai.Caller{}, ssh: sshKeys{}}
 	for name, role := range map[string]backendai.Role{"alice": backendai.RoleUser, "stranger": backendai.RoleUser, "admin": backendai.RoleSuperadmin} {
 		a.callers["AKIA"+name] = backendai.Caller{
 			User: backendai.User{ID: "id-" + name, Email: name + "@example.org", Username: name, FullName: "Full " + name, Role: role, Domain: "default", Group: "default", Active: true},
