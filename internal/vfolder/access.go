@@ -17,7 +17,7 @@ type View struct {
 	base      string               // below the content; what the user sees of it
 }
 
-// View is the folder as a user sees it; ok tells whether the user may see it.
+// view is the folder as a user sees it; ok tells whether the user may see it.
 func (s *Service) view(ctx context.Context, caller backendai.Caller, f *backendai.VFolder) (v View, ok bool, err error) {
 	v = View{VFolder: f, Effective: f.Permission}
 	u := caller.User
@@ -28,22 +28,21 @@ func (s *Service) view(ctx context.Context, caller backendai.Caller, f *backenda
 			v.Effective = backendai.WriteDelete
 		}
 		return v, true, nil
-	case f.Group != "" && f.Group == u.Group && f.Domain == u.Domain:
-		v.Manager = u.Role == backendai.RoleAdmin || u.Role == backendai.RoleSuperadmin
-		switch {
-		case v.Manager && f.Permission == backendai.ReadWrite:
-			v.Effective = backendai.WriteDelete
-		case !v.Manager && f.Hidden():
-			v.base = u.ID // it mounts by itself: each member has a part of it alone
-			v.Effective = backendai.WriteDelete
-		}
-		return v, true, nil
+	case f.Group != "" && (f.Group != u.Group || f.Domain != u.Domain):
+		return View{}, false, nil
 	}
 	shares, err := s.store.Shares(ctx, ShareQuery{FolderID: f.ID, UserID: u.ID})
-	if err != nil || len(shares) == 0 {
+	if err != nil || f.Group == "" && len(shares) == 0 {
 		return View{}, false, err
 	}
-	if f.Permission.Allows(shares[0].Permission) || f.Permission == backendai.ReadWrite {
+	v.Manager = f.Group != "" && (u.Role == backendai.RoleAdmin || u.Role == backendai.RoleSuperadmin)
+	switch {
+	case v.Manager && f.Permission == backendai.ReadWrite:
+		v.Effective = backendai.WriteDelete
+	case f.Group != "" && !v.Manager && f.Hidden():
+		v.base = u.ID // it mounts by itself: each member has a part of it alone
+		v.Effective = backendai.WriteDelete
+	case len(shares) > 0 && f.Permission != backendai.ReadOnly:
 		v.Effective = shares[0].Permission
 	}
 	return v, true, nil

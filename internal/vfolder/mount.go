@@ -232,6 +232,9 @@ func explain(folder, name string, err error) error {
 	case errors.Is(err, syscall.ELOOP), escapes(err):
 		return backendai.Errorf(backendai.CodeInvalidParams, "%q leads out of the folder %q or in a circle", name, folder).
 			WithHint("links are followed only as long as they stay in the folder")
+	case errors.Is(err, errNotRegular):
+		return backendai.Errorf(backendai.CodeInvalidParams, "%q in the folder %q is not a file", name, folder).
+			WithHint("a directory goes as an archive")
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS):
 		return fullDisk(folder, err)
 	default:

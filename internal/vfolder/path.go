@@ -1,6 +1,7 @@
 package vfolder
 
 import (
+	"errors"
 	"path"
 	"strings"
 
@@ -70,3 +71,6 @@ func shorten(name string) string {
 // escapes tells whether os.Root has refused a path that leaves the root, for
 // which it has no value.
 func escapes(err error) bool { return strings.Contains(err.Error(), "path escapes from parent") }
+
+// errNotRegular is why something that is no file cannot be read as one.
+var errNotRegular = errors.New("not a regular file")
