@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
@@ -49,11 +50,11 @@ func quoted(path string) string { return `"` + path + `"` }
 // name may be a token of ssh. The names of hosts that ssh puts in are in quotes,
 // and those with a quote are left to others by proxiedHosts.
 func (e *env) proxyCommand(f *sshFolder, session string, options ...string) (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("find this program: %w", err)
+	self, err := thisProgram()
+	if err == nil {
+		self, err = configPath(self)
 	}
-	if self, err = configPath(self); err != nil {
+	if err != nil {
 		return "", err
 	}
 	words := []string{self}
@@ -70,6 +71,27 @@ func (e *env) proxyCommand(f *sshFolder, session string, options ...string) (str
 		}
 	}
 	return strings.Join(words, " "), nil
+}
+
+// thisProgram is where this program is: as it was called, if that is it, since
+// a link outlives the version that it leads to.
+func thisProgram() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	called, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		return self, nil
+	}
+	a, err := os.Stat(self)
+	if err != nil {
+		return self, nil
+	}
+	if b, err := os.Stat(called); err == nil && os.SameFile(a, b) {
+		return called, nil
+	}
+	return self, nil
 }
 
 // proxiedHosts are patterns of the hosts that are sessions. They leave out
