@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"backendai"
 	"backendai/internal/control"
@@ -30,8 +34,6 @@ type Driver struct {
 	Image backendai.Image
 	// Survives tells that sessions go on between shut and the next Open.
 	Survives bool
-	// Configure completes the runner's configuration; nil leaves it.
-	Configure func(*control.Config)
 }
 
 // patience bounds every wait of the suite.
@@ -95,15 +97,26 @@ func Spec(d Driver) engine.Spec {
 	config := control.Config{
 		SessionID: id, SessionName: "suite", Secret: []byte(rand.Text()), Home: "/home/work", Loopback: "127.0.0.1",
 		Env: map[string]string{"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/work", "USER": "work", "LANG": "C.UTF-8"},
-	}
-	if d.Configure != nil {
-		d.Configure(&config)
+		SSH: control.SSH{HostKeys: []string{hostKey()}},
 	}
 	return engine.Spec{
 		ID: id, Hostname: "suite", Image: d.Image, Runner: config,
 		Slots: backendai.Slots{backendai.SlotCPU: 1000, backendai.SlotMem: 512 << 20},
 	}
 }
+
+// hostKey is the key of every session's SSH server.
+var hostKey = sync.OnceValue(func() string {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		panic(err) // there is no randomness
+	}
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		panic(err) // the key is of a known kind
+	}
+	return string(pem.EncodeToMemory(block))
+})
 
 func (b *bench) create(t *testing.T) engine.Spec {
 	t.Helper()

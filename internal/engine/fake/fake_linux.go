@@ -11,8 +11,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -130,9 +130,11 @@ func (e *Engine) Create(ctx context.Context, spec engine.Spec) error {
 	return nil
 }
 
+var idRE = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$`)
+
 // checkID keeps ids from being anything but one folder's name.
 func checkID(id string) error {
-	if id == "" || strings.HasPrefix(id, ".") || strings.ContainsAny(id, `/\`) {
+	if !idRE.MatchString(id) {
 		return backendai.Errorf(backendai.CodeInvalidParams, "invalid session id %q", id)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,35 +24,41 @@ func (e *Engine) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	frames := map[string]bool{}
 	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), removedPrefix) {
+			if err := os.RemoveAll(filepath.Join(e.sessions, entry.Name())); err != nil {
+				return fmt.Errorf("finish removal of session: %w", err)
+			}
+		}
 		if checkID(entry.Name()) != nil {
 			continue // not ours
 		}
-		s := newSession(entry.Name(), filepath.Join(e.sessions, entry.Name()))
+		s := e.newSession(entry.Name())
 		if s.state, err = readState(s.dir); err != nil {
-			e.log.Error("read session left by an earlier server", "session", s.id, "err", err)
-			s.state = state{Phase: phaseRemoving}
+			e.log.Error("take over session", "session", s.id, "err", err)
 		}
 		e.byID[s.id] = s // nobody else has the engine yet
 		if err := e.adoptOne(ctx, s, boot); err != nil {
 			return fmt.Errorf("take over session %s: %w", s.id, err)
 		}
+		frames[s.snapshot().Frame] = true
 	}
-	return e.sweepOrphans(ctx)
+	if err := e.frames.sweep(frames); err != nil {
+		return err
+	}
+	e.sweepOrphans()
+	return nil
 }
 
 func (e *Engine) adoptOne(ctx context.Context, s *session, boot string) error {
 	st := s.snapshot()
-	switch st.Phase {
-	case phaseMaking:
+	switch {
+	case st.Phase == phaseMaking:
 		return e.abandon(ctx, s)
-	case phaseRemoving:
-		return e.erase(ctx, s)
-	case phaseRunning:
-	default:
+	case st.Phase == phaseStopped:
 		return nil
-	}
-	if st.Exit != nil {
+	case st.Exit != nil:
 		return e.dismantle(ctx, s)
 	}
 	if st.Boot == boot {
@@ -69,9 +76,7 @@ func (e *Engine) adoptOne(ctx context.Context, s *session, boot string) error {
 		}
 	}
 	exit := e.explainExit(s, processEnd{})
-	if err := s.update(func(st *state) { st.Exit = &exit }); err != nil {
-		return err
-	}
+	s.state.Exit = &exit // nobody else has the session yet
 	return e.dismantle(ctx, s)
 }
 
@@ -97,33 +102,9 @@ func reopen(st state) (*os.File, *network, error) {
 	return pidfd, &network{ns: ns, index: st.Net}, nil
 }
 
-// sweepOrphans removes containers and cgroups that no session folder knows of.
-func (e *Engine) sweepOrphans(ctx context.Context) error {
-	run := filepath.Dir(e.runtime.root)
-	roots, err := os.ReadDir(run)
-	if err != nil {
-		return fmt.Errorf("list containers: %w", err)
-	}
-	for _, root := range roots {
-		r := ociRuntime{path: e.runtime.path, root: filepath.Join(run, root.Name())}
-		if root.Name() != filepath.Base(e.runtime.path) {
-			if r.path, err = findRuntime(root.Name()); err != nil {
-				continue // that runtime is not installed any more
-			}
-		}
-		containers, err := os.ReadDir(r.root)
-		if err != nil {
-			return fmt.Errorf("list containers: %w", err)
-		}
-		for _, c := range containers {
-			if e.byID[c.Name()] != nil || !c.IsDir() {
-				continue
-			}
-			if err := r.remove(ctx, c.Name(), true); err != nil {
-				e.log.Error("remove orphaned container", "container", c.Name(), "err", err)
-			}
-		}
-	}
+// sweepOrphans removes the cgroups that no session folder knows of, with all
+// that runs in them.
+func (e *Engine) sweepOrphans() {
 	for _, id := range e.machine.sessionCgroups(e.names.cgroup()) {
 		if e.byID[id] != nil {
 			continue
@@ -133,5 +114,4 @@ func (e *Engine) sweepOrphans(ctx context.Context) error {
 			e.log.Error("remove orphaned cgroup", "container", id, "err", err)
 		}
 	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +28,8 @@ func (e *Engine) Create(ctx context.Context, spec engine.Spec) (err error) {
 	switch st := s.snapshot(); {
 	case st.Phase == phaseRunning && st.Exit == nil:
 		return nil // it was created before
-	case st.Phase == phaseRunning:
-		if err := e.dismantle(ctx, s); err != nil {
+	case st.Phase != "":
+		if err := e.takeApart(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -54,19 +55,43 @@ func creationError(id string, err error) error {
 
 // begin makes the session's folder and says in it what will be made.
 func (e *Engine) begin(s *session, spec engine.Spec) error {
+	if err := e.checkSpace(); err != nil {
+		return err
+	}
+	network, err := e.network(spec.Egress)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.net, s.ending = network, ""
+	s.mu.Unlock()
 	if err := os.Mkdir(s.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("make session folder: %w", err)
 	}
-	_, err := os.Lstat(s.path(homeDir))
+	_, err = os.Lstat(s.path(homeDir))
 	keep := err == nil
 	err = s.update(func(st *state) {
-		*st = state{Phase: phaseMaking, KeepHome: keep, Runtime: e.runtime.path, Mounts: len(spec.Mounts)}
+		*st = state{Phase: phaseMaking, KeepHome: keep, Runtime: e.runtime.path, Net: network.index}
 	})
 	if err != nil {
 		return err
 	}
-	_, err = makeHome(s.path(homeDir))
-	return err
+	return makeHome(s.path(homeDir))
+}
+
+// checkSpace refuses to start a session on a disk that is all but full, where
+// it could not do anything.
+func (e *Engine) checkSpace() error {
+	const least = 64 << 20
+	var fs unix.Statfs_t
+	if err := unix.Statfs(e.sessions, &fs); err != nil {
+		return fmt.Errorf("look for space for the session: %w", err)
+	}
+	if free := int64(fs.Bavail) * fs.Bsize; free < least {
+		return backendai.Errorf(backendai.CodeUnavailable, "the disk of the sessions has only %s left", backendai.FormatSize(free)).
+			WithHint("remove sessions or images, or make room at %s on the server", e.state)
+	}
+	return nil
 }
 
 // abandon removes what a failed Create made, all but an earlier home.
@@ -79,47 +104,40 @@ func (e *Engine) abandon(ctx context.Context, s *session) error {
 
 // build makes the container of a session whose folder exists.
 func (e *Engine) build(ctx context.Context, s *session, spec engine.Spec) error {
-	network, err := e.network(spec.Egress)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.net = network
-	s.mu.Unlock()
-	if err := s.update(func(st *state) { st.Net = network.index }); err != nil {
-		return err
-	}
 	layers, err := e.images.Layers(ctx, spec.Image.Digest, s.id)
 	if err != nil {
 		return err
 	}
-	rootfs := s.path(bundleDir, "rootfs")
-	if err := mountOverlay(layers, s.path(layerDir), rootfs); err != nil {
+	frame, top, err := e.frames.of(spec.Image.Digest, layers)
+	if err != nil {
 		return err
 	}
+	rootfs := filepath.Join(s.bundle, rootDir)
+	if err := mountOverlay(append([]string{top}, layers...), s.path(layerDir), rootfs); err != nil {
+		return err
+	}
+	network := s.net
 	who := identity{hostname: spec.Hostname}
 	if network.index != 0 {
 		who.address = e.bridge.address(network.index).String()
 		who.resolver = hostResolver(resolverFiles)
 	}
-	if who.zone, err = hostZone(); err != nil {
+	own, err := who.write(filepath.Join(s.bundle, etcDir))
+	if err != nil {
 		return err
 	}
-	if err := writeEtc(rootfs, who); err != nil {
-		return err
-	}
-	mounts, err := e.owners.attachAll(ctx, spec.Mounts, s.path(mountsDir), s.path(homeDir))
+	mounts, err := e.owners.attachAll(ctx, spec.Mounts, filepath.Join(s.bundle, mountsDir), s.path(homeDir))
 	if err != nil {
 		return err
 	}
 	config := e.machine.specify(container{
 		spec: spec, cgroup: e.names.session(s.id), rootfs: rootfs, home: s.path(homeDir), runner: e.runner,
-		network: network.path(), mounts: mounts, seccomp: e.seccomp, program: e.program,
+		network: network.path(), mounts: append(own, mounts...), seccomp: e.seccomp, program: e.program,
 	})
-	if err := writeBundle(s.path(bundleDir), config); err != nil {
+	if err := writeBundle(s.bundle, config); err != nil {
 		return err
 	}
-	return e.start(ctx, s, spec)
+	return e.start(ctx, s, spec, frame)
 }
 
 // network gives a session its network. The namespace is the engine's own making
@@ -132,7 +150,7 @@ func (e *Engine) network(egress bool) (*network, error) {
 }
 
 // start runs the container and watches it.
-func (e *Engine) start(ctx context.Context, s *session, spec engine.Spec) error {
+func (e *Engine) start(ctx context.Context, s *session, spec engine.Spec, frame string) error {
 	files, err := openDescriptors(s, spec)
 	defer func() {
 		for _, f := range files {
@@ -142,7 +160,7 @@ func (e *Engine) start(ctx context.Context, s *session, spec engine.Spec) error 
 	if err != nil {
 		return err
 	}
-	pid, err := e.runtime.run(ctx, launch{id: s.id, bundle: s.path(bundleDir), stdio: files[1], extra: files})
+	pid, err := e.runtime.run(ctx, launch{id: s.id, bundle: s.bundle, stdio: files[1], extra: files})
 	if err != nil {
 		return err
 	}
@@ -159,7 +177,9 @@ func (e *Engine) start(ctx context.Context, s *session, spec engine.Spec) error 
 	if err != nil {
 		return errors.Join(err, pidfd.Close())
 	}
-	err = s.update(func(st *state) { st.Phase, st.PID, st.Start, st.Boot = phaseRunning, pid, started, boot })
+	err = s.update(func(st *state) {
+		st.Phase, st.PID, st.Start, st.Boot, st.Frame = phaseRunning, pid, started, boot, frame
+	})
 	if err != nil {
 		return errors.Join(err, pidfd.Close())
 	}
@@ -214,16 +234,4 @@ func sealedConfig(spec engine.Spec) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("write runner's configuration: %w", err), f.Close())
 	}
 	return f, nil
-}
-
-// hostZone reads the host's local time zone; a host without one has none.
-func hostZone() ([]byte, error) {
-	b, err := os.ReadFile("/etc/localtime")
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the host's time zone: %w", err)
-	}
-	return b, nil
 }

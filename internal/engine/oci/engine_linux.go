@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -26,7 +27,10 @@ type Engine struct {
 	machine  machine
 	runtime  ociRuntime
 	capacity backendai.Slots
+	state    string // folder of what lasts
 	sessions string // folder of the sessions' folders
+	run      string // folder of what ends with this process, in memory
+	frames   frames
 	runner   string // path of the runner's file
 	seccomp  *specs.LinuxSeccomp
 	program  string  // compiled form of seccomp, if the runtime takes one
@@ -54,8 +58,7 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 		return nil, backendai.Errorf(backendai.CodeForbidden, "the native engine needs root").WithHint("run the server as root")
 	}
 	e := &Engine{
-		images: o.Images, log: o.Logger, names: newNames(o.StateDir), capacity: o.Capacity,
-		sessions: filepath.Join(o.StateDir, "sessions"), byID: map[string]*session{},
+		images: o.Images, log: o.Logger, capacity: o.Capacity, byID: map[string]*session{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -70,6 +73,9 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 		return nil, err
 	}
 	if e.machine, err = inspect(); err != nil {
+		return nil, err
+	}
+	if err := e.openFolders(o); err != nil {
 		return nil, err
 	}
 	if err := e.prepareRuntime(ctx, o); err != nil {
@@ -90,29 +96,58 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 	return e, nil
 }
 
-// prepareRuntime makes the folders, the runner's file and the seccomp program.
-func (e *Engine) prepareRuntime(ctx context.Context, o Options) (err error) {
-	if o.RunDir == "" {
-		o.RunDir = "/run/backend.ai/" + e.names.key
+// openFolders makes the engine's folders and names what it has on the machine.
+func (e *Engine) openFolders(o Options) (err error) {
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make engine folder: %w", err)
 	}
-	for _, dir := range []string{o.StateDir, e.sessions, o.RunDir} {
+	if e.state, err = filepath.EvalSymlinks(o.StateDir); err != nil {
+		return fmt.Errorf("make engine folder: %w", err)
+	}
+	e.names = newNames(e.state)
+	e.sessions, e.frames.dir = filepath.Join(e.state, "sessions"), filepath.Join(e.state, "frames")
+	for _, dir := range []string{e.sessions, e.frames.dir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make engine folder: %w", err)
 		}
 	}
+	run := filepath.Join(cmp.Or(o.RunDir, "/run/backend.ai"), e.names.key)
+	if err := openScratch(run); err != nil {
+		return err
+	}
+	e.run = run
+	return nil
+}
+
+// prepareRuntime finds the runtime and makes the runner's file and the seccomp
+// program.
+func (e *Engine) prepareRuntime(ctx context.Context, o Options) error {
 	path, err := findRuntime(o.Runtime)
 	if err != nil {
 		return err
 	}
-	e.runtime = ociRuntime{path: path, root: filepath.Join(o.RunDir, filepath.Base(path))}
-	if e.runner, err = installRunner(o.StateDir, o.Runner); err != nil {
+	e.runtime = e.runtimeAt(path)
+	if e.runner, err = installRunner(e.state, o.Runner); err != nil {
 		return err
 	}
 	if e.seccomp, err = e.machine.filter(); err != nil {
 		return err
 	}
-	e.program, err = e.runtime.compileFilter(ctx, e.machine, e.seccomp, o.StateDir, e.runner)
+	e.program, err = e.runtime.compileFilter(ctx, e.machine, probe{
+		profile: e.seccomp, runner: e.runner,
+		bundle: filepath.Join(e.run, "probe"), cgroup: e.names.session(probeCgroup),
+	}, e.state)
 	return err
+}
+
+// runtimeAt gives the runtime with a path. What a plain one keeps of containers
+// nobody needs later; others need it to remove them after a restart.
+func (e *Engine) runtimeAt(path string) ociRuntime {
+	r := ociRuntime{path: path, root: filepath.Join(e.run, "runtimes", filepath.Base(path))}
+	if !r.plain() {
+		r.root = filepath.Join(e.state, "runtimes", filepath.Base(path))
+	}
+	return r
 }
 
 // installRunner puts the runner where sessions can have it: owned by root and
@@ -186,6 +221,9 @@ func (e *Engine) Close() error {
 	if e.bridge != nil {
 		err = errors.Join(err, e.bridge.close(outside))
 	}
+	if e.run != "" {
+		err = errors.Join(err, closeScratch(e.run))
+	}
 	return err
 }
 
@@ -211,7 +249,7 @@ func (e *Engine) acquire(ctx context.Context, id string, make bool) (*session, e
 		e.mu.Lock()
 		s, ok := e.byID[id]
 		if !ok && make {
-			s = newSession(id, filepath.Join(e.sessions, id))
+			s = e.newSession(id)
 			e.byID[id] = s
 		}
 		e.mu.Unlock()

@@ -25,6 +25,10 @@ func newNames(stateDir string) names {
 // that the packet filter of one can refuse the way to all others.
 const devicePrefix = "bai-"
 
+// probeCgroup is the cgroup beside those of sessions for trying the runtime; no
+// session has such an id.
+const probeCgroup = ".probe"
+
 func (n names) cgroup() string           { return "/backend.ai-" + n.key }
 func (n names) session(id string) string { return n.cgroup() + "/" + id }
 func (n names) bridge() string           { return devicePrefix + n.key }

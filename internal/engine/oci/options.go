@@ -25,7 +25,7 @@ type Images interface {
 // Options are what an engine is made of. StateDir and Images are required.
 type Options struct {
 	StateDir string          // sessions, homes and logs; absolute; the engine owns it
-	RunDir   string          // the runtime's state, lost at boot; default /run/backend.ai/<name of StateDir>
+	RunDir   string          // where the engine mounts what needs no disk and ends with it; default /run/backend.ai
 	Runtime  string          // name or path of the OCI runtime; default crun, else runc
 	Images   Images          // where root file systems come from
 	Runner   string          // path of the runner binary; default the embedded one

@@ -85,18 +85,34 @@ func (r ociRuntime) run(ctx context.Context, l launch) (pid int, err error) {
 	return pid, nil
 }
 
-// remove removes what the runtime keeps of a container, whose processes it
-// kills when force is set. A container that it does not know is no error.
-func (r ociRuntime) remove(ctx context.Context, id string, force bool) error {
-	if _, err := os.Stat(filepath.Join(r.root, id)); errors.Is(err, fs.ErrNotExist) {
+// plain tells whether a container of this runtime is nothing but its processes,
+// its cgroup and a folder of the runtime's.
+func (r ociRuntime) plain() bool {
+	base := filepath.Base(r.path)
+	return strings.HasPrefix(base, "crun") || strings.HasPrefix(base, "runc")
+}
+
+// remove removes what the runtime keeps of a container whose processes are gone.
+// For a plain one that is less than starting the runtime would take. A container
+// that it does not know is no error.
+func (r ociRuntime) remove(ctx context.Context, id string) error {
+	folder := filepath.Join(r.root, id)
+	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	args := []string{"delete"}
-	if force {
-		args = append(args, "--force")
+	if r.plain() {
+		if err := os.RemoveAll(folder); err != nil {
+			return fmt.Errorf("remove folder of container: %w", err)
+		}
+		return nil
 	}
+	return r.destroy(ctx, id)
+}
+
+// destroy has the runtime kill and remove a container.
+func (r ociRuntime) destroy(ctx context.Context, id string) error {
 	var said bytes.Buffer
-	cmd := r.command(ctx, "", append(args, id)...)
+	cmd := r.command(ctx, "", "delete", "--force", id)
 	cmd.Stderr = &said
 	if err := runToDeath(cmd); err != nil {
 		return fmt.Errorf("delete container %s: %s: %w", id, lastLine(said.Bytes()), err)
@@ -155,7 +171,7 @@ func (m machine) filter() (*specs.LinuxSeccomp, error) {
 // base64: compiling takes half of a start's time, and crun does it anew each
 // time unless told the outcome. The program is kept in dir under a name that
 // changes with all that it depends on. Other runtimes give "".
-func (r ociRuntime) compileFilter(ctx context.Context, m machine, profile *specs.LinuxSeccomp, dir, runner string) (string, error) {
+func (r ociRuntime) compileFilter(ctx context.Context, m machine, p probe, dir string) (string, error) {
 	if !r.isCrun() {
 		return "", nil
 	}
@@ -163,7 +179,7 @@ func (r ociRuntime) compileFilter(ctx context.Context, m machine, profile *specs
 	if err != nil {
 		return "", fmt.Errorf("ask %s for its version: %w", r.path, err)
 	}
-	text, err := json.Marshal(profile)
+	text, err := json.Marshal(p.profile)
 	if err != nil {
 		return "", fmt.Errorf("encode seccomp profile: %w", err)
 	}
@@ -176,7 +192,7 @@ func (r ociRuntime) compileFilter(ctx context.Context, m machine, profile *specs
 	if program, err := os.ReadFile(name); err == nil && validProgram(program) {
 		return base64.StdEncoding.EncodeToString(program), nil
 	}
-	program, err := r.probe(ctx, m, profile, dir, runner)
+	program, err := r.compile(ctx, m, p)
 	if err != nil {
 		return "", err
 	}
@@ -204,37 +220,44 @@ func validProgram(b []byte) bool {
 	return len(b) > 0 && len(b)%unix.SizeofSockFilter == 0 && len(b)/unix.SizeofSockFilter <= unix.BPF_MAXINSNS
 }
 
-// probe creates a container without starting it and takes the program that crun
-// compiled for it. Its error also tells early that the runtime does not work.
-func (r ociRuntime) probe(ctx context.Context, m machine, profile *specs.LinuxSeccomp, dir, runner string) (program []byte, err error) {
-	const id = "seccomp-probe"
-	bundle := filepath.Join(dir, id)
-	if err := errors.Join(r.remove(ctx, id, true), os.RemoveAll(bundle)); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, r.remove(context.WithoutCancel(ctx), id, true), os.RemoveAll(bundle)) }()
-	if err := os.MkdirAll(filepath.Join(bundle, "rootfs"), 0o700); err != nil {
+// probe is a container that is made and never started, to see that the runtime
+// works and what it makes of the seccomp profile.
+type probe struct {
+	profile *specs.LinuxSeccomp
+	bundle  string
+	runner  string
+	cgroup  string
+}
+
+// compile makes the probe and takes the program that crun compiled for it.
+func (r ociRuntime) compile(ctx context.Context, m machine, p probe) (program []byte, err error) {
+	const id = "probe"
+	defer func() {
+		err = errors.Join(err, r.destroy(context.WithoutCancel(ctx), id), os.RemoveAll(p.bundle))
+	}()
+	rootfs := filepath.Join(p.bundle, "rootfs")
+	if err := os.MkdirAll(rootfs, 0o700); err != nil {
 		return nil, fmt.Errorf("make probe: %w", err)
 	}
 	s := &specs.Spec{
 		Version: "1.0.2",
-		Root:    &specs.Root{Path: filepath.Join(bundle, "rootfs")},
+		Root:    &specs.Root{Path: rootfs},
 		Process: m.process(),
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
-			bind(runner, runnerPath, true),
+			bind(p.runner, runnerPath, true),
 		},
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}},
-			Seccomp:    profile, CgroupsPath: "/" + filepath.Base(r.root) + "-" + id,
+			Seccomp:    p.profile, CgroupsPath: p.cgroup,
 		},
 	}
-	if err := writeBundle(bundle, s); err != nil {
+	if err := writeBundle(p.bundle, s); err != nil {
 		return nil, err
 	}
-	log := filepath.Join(bundle, "runtime.log")
-	if err := runToDeath(r.command(ctx, log, "create", "--bundle", bundle, id)); err != nil {
+	log := filepath.Join(p.bundle, "runtime.log")
+	if err := runToDeath(r.command(ctx, log, "create", "--bundle", p.bundle, id)); err != nil {
 		return nil, r.explain("try containers", log, err)
 	}
 	if program, err = os.ReadFile(filepath.Join(r.root, id, "seccomp.bpf")); err != nil {

@@ -17,24 +17,48 @@ import (
 
 // session is what the engine keeps of one session in memory.
 type session struct {
-	id, dir string
-	busy    chan struct{} // taken by who changes the session
+	id     string
+	dir    string        // what lasts
+	bundle string        // what ends with this process
+	busy   chan struct{} // taken by who changes the session
 
-	mu     sync.Mutex // guards what follows; never held while anything blocks
+	mu     sync.Mutex // guards what follows; held for no longer than a small write
 	state  state
+	ending string        // why the platform ends it, a backendai.Reason; "" when it does not
 	pidfd  *os.File      // of PID 1, while it is watched
 	net    *network      // its network, while it is known to live
-	exited chan struct{} // closed when the end of PID 1 is recorded
+	exited chan struct{} // closed when the end of PID 1 is known
 }
 
-func newSession(id, dir string) *session {
-	return &session{id: id, dir: dir, busy: make(chan struct{}, 1)}
+func (e *Engine) newSession(id string) *session {
+	return &session{
+		id: id, dir: filepath.Join(e.sessions, id), bundle: filepath.Join(e.run, bundlesDir, id),
+		busy: make(chan struct{}, 1),
+	}
 }
 
 func (s *session) release() { <-s.busy }
 
 func (s *session) path(name ...string) string {
 	return filepath.Join(append([]string{s.dir}, name...)...)
+}
+
+// end notes why the platform ends the session.
+func (s *session) end(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = reason
+}
+
+// ended notes how PID 1 ended. Who ends a session writes it down with the rest.
+func (s *session) ended(exit engine.Exit) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Exit, s.pidfd = &exit, nil
+	if s.ending != "" {
+		return nil
+	}
+	return s.state.write(s.dir)
 }
 
 // update changes the state and writes it to disk.

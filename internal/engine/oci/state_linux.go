@@ -15,10 +15,9 @@ import (
 type phase string
 
 const (
-	phaseMaking   phase = "making"   // anything may or may not exist yet
-	phaseRunning  phase = "running"  // PID 1 was started
-	phaseStopped  phase = "stopped"  // only home, log and records are left
-	phaseRemoving phase = "removing" // to be removed entirely
+	phaseMaking  phase = "making"  // anything may or may not exist yet
+	phaseRunning phase = "running" // PID 1 was started
+	phaseStopped phase = "stopped" // only home, log and records are left
 )
 
 // state is what a session's folder says of it: enough to adopt it, and enough
@@ -28,12 +27,11 @@ type state struct {
 	Phase    phase        `json:"phase"`
 	KeepHome bool         `json:"keep_home"` // the home is older than this container
 	Runtime  string       `json:"runtime"`   // path of the OCI runtime that runs it
-	Mounts   int          `json:"mounts"`    // folders of the host in it
 	Net      int          `json:"net"`       // number of its network; 0 is none
+	Frame    string       `json:"frame,omitempty"`
 	PID      int          `json:"pid,omitempty"`
-	Start    uint64       `json:"start,omitempty"`  // of PID 1, in clock ticks since boot
-	Boot     string       `json:"boot,omitempty"`   // the boot in which PID means something
-	Ending   string       `json:"ending,omitempty"` // why it is being stopped, when the platform does it
+	Start    uint64       `json:"start,omitempty"` // of PID 1, in clock ticks since boot
+	Boot     string       `json:"boot,omitempty"`  // the boot in which PID means something
 	Exit     *engine.Exit `json:"exit,omitempty"`
 }
 
@@ -44,10 +42,12 @@ const (
 	recordFile = "exit.json"
 	socketFile = "control.sock"
 	homeDir    = "home"
-	bundleDir  = "bundle" // config.json, rootfs and the runtime's own log
-	layerDir   = "layer"  // upper and work of the overlay
-	mountsDir  = "mounts"
+	layerDir   = "layer" // upper and work of the overlay
 )
+
+// removedPrefix begins the name of a session's folder that is being deleted. No
+// session id begins so.
+const removedPrefix = ".removed-"
 
 func (s *state) write(dir string) error {
 	b, err := json.Marshal(s)
@@ -64,19 +64,20 @@ func (s *state) write(dir string) error {
 	return nil
 }
 
-// readState reads the state of the session in dir. A folder without one was
-// being made or removed when the server died: nothing but the folder exists.
+// readState reads the state of the session in dir. A folder without one was just
+// made: nothing but it exists. One that cannot be read (a power failure may have
+// torn it) is that of a session that ran, so that the home stays.
 func readState(dir string) (state, error) {
-	var s state
 	b, err := os.ReadFile(filepath.Join(dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return state{Phase: phaseRemoving}, nil
+		return state{Phase: phaseMaking}, nil
+	}
+	var s state
+	if err == nil {
+		err = json.Unmarshal(b, &s)
 	}
 	if err != nil {
-		return s, fmt.Errorf("read session state: %w", err)
-	}
-	if err := json.Unmarshal(b, &s); err != nil {
-		return s, fmt.Errorf("read session state in %s: %w", dir, err)
+		return state{Phase: phaseRunning}, fmt.Errorf("read session state in %s: %w", dir, err)
 	}
 	return s, nil
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -58,18 +58,14 @@ func (e *Engine) end(ctx context.Context, s *session, grace time.Duration) error
 		return nil
 	}
 	if grace > 0 {
-		if err := s.update(func(st *state) { st.Ending = backendai.ReasonUserRequested }); err != nil {
-			return err
-		}
+		s.end(backendai.ReasonUserRequested)
 		asking, cancel := context.WithTimeout(ctx, grace)
 		defer cancel()
 		if e.shutdown(asking, s.id) == nil && waitExit(s, asking.Done()) {
 			return nil
 		}
 	}
-	if err := s.update(func(st *state) { st.Ending = backendai.ReasonForced }); err != nil {
-		return err
-	}
+	s.end(backendai.ReasonForced)
 	if err := s.signal(unix.SIGKILL); err != nil {
 		return err
 	}
@@ -90,30 +86,33 @@ func (e *Engine) shutdown(ctx context.Context, id string) error {
 }
 
 // dismantle removes what a session has besides its folder's lasting files: home,
-// log, and records. Its PID 1 is gone, or was never known; every step also
-// works when there is nothing to do.
+// log, and records.
 func (e *Engine) dismantle(ctx context.Context, s *session) error {
+	if err := e.takeApart(ctx, s); err != nil {
+		return err
+	}
+	return s.update(func(st *state) { st.Phase, st.PID, st.Net, st.Frame = phaseStopped, 0, 0, "" })
+}
+
+// takeApart does so without writing it down. The session's PID 1 is gone, or was
+// never known; every step also works when there is nothing to do.
+func (e *Engine) takeApart(ctx context.Context, s *session) error {
 	ctx = context.WithoutCancel(ctx) // half a removal helps nobody
 	st := s.snapshot()
+	if st.Phase == phaseStopped {
+		return nil
+	}
 	r := e.runtime
 	if st.Runtime != "" { // the one that made it; the engine may have another now
-		r = ociRuntime{path: st.Runtime, root: filepath.Join(filepath.Dir(e.runtime.root), filepath.Base(st.Runtime))}
-	}
-	cgroup := e.names.session(s.id)
-	if st.Phase == phaseMaking || st.PID == 0 {
-		if err := e.machine.killCgroup(cgroup); err != nil {
-			return err
-		}
+		r = e.runtimeAt(st.Runtime)
 	}
 	var g errgroup.Group
 	g.Go(func() error {
-		if err := r.remove(ctx, s.id, false); err != nil {
-			// an unfinished container has to be forced
-			if err := r.remove(ctx, s.id, true); err != nil {
-				return err
-			}
-		}
+		cgroup := e.names.session(s.id)
 		if err := e.machine.killCgroup(cgroup); err != nil {
+			return err
+		}
+		if err := r.remove(ctx, s.id); err != nil {
 			return err
 		}
 		return e.machine.removeCgroup(cgroup)
@@ -131,57 +130,59 @@ func (e *Engine) dismantle(ctx context.Context, s *session) error {
 		}
 		return nil
 	})
-	g.Go(func() error { return clearMounts(s, st.Mounts) })
+	g.Go(func() error { return clearMounts(s) })
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("remove container of session %s: %w", s.id, err)
 	}
-	return s.update(func(st *state) { st.Phase, st.PID, st.Net = phaseStopped, 0, 0 })
+	return nil
 }
 
 // clearMounts unmounts what the engine mounted for a session and removes the
 // folders of the mounts. Nothing below a mount is ever touched: a folder that is
 // still mounted is a reason to stop.
-func clearMounts(s *session, mounts int) error {
-	for i := range mounts {
-		if err := unmount(s.path(mountsDir, strconv.Itoa(i))); err != nil {
+func clearMounts(s *session) error {
+	folders := filepath.Join(s.bundle, mountsDir)
+	entries, err := os.ReadDir(folders)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list mount points: %w", err)
+	}
+	for _, entry := range entries {
+		point := filepath.Join(folders, entry.Name())
+		if err := unmount(point); err != nil {
 			return err
 		}
-		if err := os.Remove(s.path(mountsDir, strconv.Itoa(i))); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(point); err != nil {
 			return fmt.Errorf("remove mount point: %w", err)
 		}
 	}
-	if err := os.Remove(s.path(mountsDir)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove mount points: %w", err)
-	}
-	if err := unmount(s.path(bundleDir, "rootfs")); err != nil {
+	if err := unmount(filepath.Join(s.bundle, rootDir)); err != nil {
 		return err
 	}
-	for _, name := range []string{bundleDir, layerDir, socketFile} {
-		if err := os.RemoveAll(s.path(name)); err != nil {
+	for _, name := range []string{s.bundle, s.path(layerDir), s.path(socketFile)} {
+		if err := os.RemoveAll(name); err != nil {
 			return fmt.Errorf("remove session files: %w", err)
 		}
 	}
 	return nil
 }
 
-// erase removes a session entirely. The state file goes last, so that a crash
-// in between is finished by the next engine.
+// erase removes a session entirely. Its folder is put aside under a name that no
+// session has first, so that a crash in between is finished by the next engine.
 func (e *Engine) erase(ctx context.Context, s *session) error {
-	if err := e.dismantle(ctx, s); err != nil {
+	if err := e.takeApart(ctx, s); err != nil {
 		return err
 	}
 	if err := e.images.Release(context.WithoutCancel(ctx), s.id); err != nil {
 		return err
 	}
-	if err := s.update(func(st *state) { st.Phase = phaseRemoving }); err != nil {
-		return err
+	aside := filepath.Join(e.sessions, removedPrefix+s.id)
+	if err := os.RemoveAll(aside); err != nil {
+		return fmt.Errorf("remove earlier session folder: %w", err)
 	}
-	for _, name := range []string{homeDir, logFile, recordFile} {
-		if err := os.RemoveAll(s.path(name)); err != nil {
-			return fmt.Errorf("remove session files: %w", err)
-		}
+	if err := os.Rename(s.dir, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove session folder: %w", err)
 	}
-	if err := os.RemoveAll(s.dir); err != nil {
+	if err := os.RemoveAll(aside); err != nil {
 		return fmt.Errorf("remove session folder: %w", err)
 	}
 	e.forget(s)

@@ -39,12 +39,9 @@ func (e *Engine) watch(s *session, pidfd *os.File) {
 			return // the engine closes; the session goes on
 		}
 		exit := e.explainExit(s, status)
-		if err := s.update(func(st *state) { st.Exit = &exit }); err != nil {
+		if err := s.ended(exit); err != nil {
 			e.log.Error("record end of session", "session", s.id, "err", err)
 		}
-		s.mu.Lock()
-		s.pidfd = nil
-		s.mu.Unlock()
 		_ = pidfd.Close()
 		e.watchers.send(exit)
 		close(exited)
@@ -86,7 +83,9 @@ func waitProcess(pidfd *os.File) (end processEnd, err error) {
 // explainExit puts together why a session ended: the platform's own wish, its
 // memory limit, the runner's record, the code of PID 1.
 func (e *Engine) explainExit(s *session, end processEnd) engine.Exit {
-	st := s.snapshot()
+	s.mu.Lock()
+	ending := s.ending
+	s.mu.Unlock()
 	exit := engine.Exit{ID: s.id, Code: -1, At: time.Now().UTC(), Reason: backendai.ReasonLost}
 	if end.known {
 		exit.Code, exit.Reason = end.code, backendai.ReasonSelfTerminated
@@ -107,8 +106,8 @@ func (e *Engine) explainExit(s *session, end processEnd) engine.Exit {
 	}
 	killed := end.signal == int(unix.SIGKILL) || !end.known
 	switch {
-	case st.Ending != "" && !(recorded && record.Reason != backendai.ReasonSelfTerminated):
-		exit.Reason = st.Ending
+	case ending != "" && !(recorded && record.Reason != backendai.ReasonSelfTerminated && record.Reason != backendai.ReasonUserRequested):
+		exit.Reason = ending
 	case !recorded && killed && e.machine.oomKills(e.names.session(s.id)) > 0,
 		exit.Reason == backendai.ReasonOutOfMemory:
 		exit.Reason, exit.OOM = backendai.ReasonOutOfMemory, true
@@ -132,7 +131,7 @@ func readRecord(name string) (record control.ExitRecord, ok bool) {
 		return control.ExitRecord{}, false
 	}
 	known := []string{
-		backendai.ReasonSelfTerminated, backendai.ReasonTaskFinished, backendai.ReasonTaskFailed,
+		backendai.ReasonUserRequested, backendai.ReasonSelfTerminated, backendai.ReasonTaskFinished, backendai.ReasonTaskFailed,
 		backendai.ReasonTaskTimeout, backendai.ReasonFailedToStart, backendai.ReasonOutOfMemory,
 	}
 	if !slices.Contains(known, record.Reason) {

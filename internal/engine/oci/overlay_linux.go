@@ -1,0 +1,139 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"backendai"
+)
+
+// mountOverlay puts layers, topmost first, and a fresh layer on top of them at
+// target. The fresh layer is volatile: it is never synced to disk, which costs
+// up to half a second at unmounting, because it never outlives a container.
+func mountOverlay(layers []string, layer, target string) error {
+	upper, work := filepath.Join(layer, "upper"), filepath.Join(layer, "work")
+	for _, dir := range []string{upper, work, target} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make overlay folder: %w", err)
+		}
+	}
+	var mount int
+	err := withoutReserve(func() (err error) {
+		mount, err = makeOverlay(layers, "upperdir", upper, "workdir", work)
+		return err
+	})
+	if errors.Is(err, errTextOnly) {
+		return withoutReserve(func() error { return mountOverlayByText(layers, upper, work, target) })
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mount)
+	if err := unix.MoveMount(mount, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount overlay at %s: %w", target, err)
+	}
+	return nil
+}
+
+// errTextOnly tells that the kernel, older than 6.8, takes all layers in one
+// text only.
+var errTextOnly = errors.New("layers cannot be given one by one")
+
+// makeOverlay makes an overlay that is mounted nowhere yet. The options come in
+// pairs; an upper layer is volatile.
+func makeOverlay(layers []string, options ...string) (mount int, err error) {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open overlayfs: %w", err)
+	}
+	defer unix.Close(fd)
+	for _, dir := range layers {
+		err := unix.FsconfigSetString(fd, "lowerdir+", dir)
+		if errors.Is(err, unix.EINVAL) {
+			return -1, errTextOnly
+		}
+		if err != nil {
+			return -1, fmt.Errorf("add layer %s: %w", dir, err)
+		}
+	}
+	for i := 0; i < len(options); i += 2 {
+		if err := unix.FsconfigSetString(fd, options[i], options[i+1]); err != nil {
+			return -1, fmt.Errorf("set overlay %s: %w", options[i], err)
+		}
+	}
+	if len(options) > 0 {
+		if err := unix.FsconfigSetFlag(fd, "volatile"); err != nil {
+			return -1, fmt.Errorf("set overlay volatile: %w", err)
+		}
+	}
+	if err := unix.FsconfigCreate(fd); err != nil {
+		return -1, fmt.Errorf("make overlay of %d layers: %w", len(layers), err)
+	}
+	mount, err = unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	if err != nil {
+		return -1, fmt.Errorf("mount overlay: %w", err)
+	}
+	return mount, nil
+}
+
+// mountOverlayByText is for kernels that take all layers in one line only,
+// which has at most a page. Without an upper folder the overlay is read-only.
+func mountOverlayByText(layers []string, upper, work, target string) error {
+	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`)
+	lower := make([]string, len(layers))
+	for i, dir := range layers {
+		lower[i] = escape.Replace(dir)
+	}
+	options := "lowerdir=" + strings.Join(lower, ":")
+	if upper != "" {
+		options += ",upperdir=" + escape.Replace(upper) + ",workdir=" + escape.Replace(work) + ",volatile"
+	}
+	if len(options) >= os.Getpagesize() {
+		return backendai.Errorf(backendai.CodeCreationFailed, "the image has too many layers (%d) for this kernel", len(layers)).
+			WithHint("use Linux 6.8 or newer, or squash the image")
+	}
+	if err := unix.Mount("overlay", target, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mount overlay at %s: %w", target, err)
+	}
+	return nil
+}
+
+// withoutReserve runs f on a thread without the right to the blocks that a file
+// system reserves for root. An overlay writes with the rights of whoever mounted
+// it: sessions must not be able to fill a disk to its last block.
+func withoutReserve(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var all [2]unix.CapUserData
+	if err := unix.Capget(&header, &all[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	fewer := all
+	fewer[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+	if err := unix.Capset(&header, &fewer[0]); err != nil {
+		return fmt.Errorf("give up capability: %w", err)
+	}
+	err := f()
+	return errors.Join(err, unix.Capset(&header, &all[0]))
+}
+
+// unmount removes whatever is mounted at dir; nothing mounted is no error. The
+// mount goes lazily, so that no stray process can keep a session from ending.
+func unmount(dir string) error {
+	for {
+		err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
+	}
+}
