@@ -2,12 +2,14 @@ package vfolder
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+	"sync"
 	"syscall"
 	"time"
 
@@ -202,4 +204,23 @@ func renameNew(root *os.Root, from, to string) error {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
+}
+
+// startWriteback tells the kernel to begin writing a range to the disk.
+func startWriteback(f *os.File, offset, length int64) {
+	// Not all file systems can; the bytes are written later then.
+	_ = unix.SyncFileRange(int(f.Fd()), offset, length, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+// bootID tells one start of the machine from another.
+var bootID = sync.OnceValue(func() []byte {
+	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it all starts look the same
+	sum := sha256.Sum256(text)
+	return sum[:16]
+})
+
+// unsyncable tells whether a directory's file system cannot put it on the disk
+// by itself, which network file systems need not.
+func unsyncable(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP)
 }

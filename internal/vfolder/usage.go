@@ -201,14 +201,19 @@ func (s *Service) reserve(ctx context.Context, f *backendai.VFolder, bytes int64
 	if err := s.fits(ctx, f, bytes); err != nil {
 		return nil, err
 	}
-	s.usage.mu.Lock()
-	defer s.usage.mu.Unlock()
-	s.usage.of(f.ID).reserved += bytes
+	return s.usage.take(f.ID, bytes), nil
+}
+
+// take reserves room without asking whether there is any.
+func (u *usages) take(id string, bytes int64) (release func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.of(id).reserved += bytes
 	return sync.OnceFunc(func() {
-		s.usage.mu.Lock()
-		defer s.usage.mu.Unlock()
-		s.usage.of(f.ID).reserved -= bytes
-	}), nil
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.of(id).reserved -= bytes
+	})
 }
 
 // fits refuses bytes that are more than the folder or its owner may hold.

@@ -12,6 +12,7 @@ package vfolder
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -144,6 +145,8 @@ type Service struct {
 	changing sync.Mutex
 	usage    usages
 	sweeping chan struct{}
+	uploads  uploads
+	tus      http.Handler
 	probes   probes
 }
 
@@ -159,7 +162,9 @@ func New(opts Options) (*Service, error) {
 	if err := s.makeHosts(); err != nil {
 		return nil, err
 	}
-	return s, nil
+	var err error
+	s.tus, err = s.newTus()
+	return s, err
 }
 
 // API is what transports call; *Service implements it. A folder reference (ref)
