@@ -76,6 +76,13 @@ type driver struct {
 	onReady  func(c *container) // after the container is made; by default it is ready at once
 	onStop   func(ctx context.Context, id string, grace time.Duration) error
 	onRemove func(id string) error
+	step     func(point string) // is called between what a server can die between
+}
+
+func (d *driver) at(point string) {
+	if d.step != nil {
+		d.step(point)
+	}
 }
 
 func (d *driver) die() {
@@ -108,6 +115,7 @@ func (d *driver) Create(ctx context.Context, spec engine.Spec) error {
 			return err
 		}
 	}
+	d.at("before create")
 	if err := errors.Join(d.alive(), ctx.Err()); err != nil {
 		return err
 	}
@@ -117,6 +125,7 @@ func (d *driver) Create(ctx context.Context, spec engine.Spec) error {
 	} else {
 		close(c.ready)
 	}
+	d.at("after create")
 	return d.alive()
 }
 
@@ -236,7 +245,9 @@ func (c *container) handler() http.Handler {
 		case <-r.Context().Done():
 		}
 	})
-	mux.HandleFunc("GET /v1/files", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "tar of "+r.URL.Query().Get("path")) })
+	mux.HandleFunc("GET /v1/files", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "tar of "+r.URL.Query().Get("path"))
+	})
 	mux.HandleFunc("GET /v1/terminals", func(w http.ResponseWriter, _ *http.Request) { answer(w, []control.Terminal{{Name: "main"}}) })
 	for _, call := range []string{"DELETE /v1/terminals/{name}", "POST /v1/interrupt", "POST /v1/apps/{name}/stop"} {
 		mux.HandleFunc(call, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
@@ -259,9 +270,11 @@ func (d *driver) Stop(ctx context.Context, id string, grace time.Duration) error
 			return err
 		}
 	}
+	d.at("before stop")
 	if err := d.alive(); err != nil {
 		return err
 	}
+	defer d.at("after stop")
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()
 	if c := d.containers[id]; c != nil {
@@ -280,9 +293,11 @@ func (d *driver) Remove(ctx context.Context, id string, grace time.Duration) err
 			return err
 		}
 	}
+	d.at("before remove")
 	if err := d.alive(); err != nil {
 		return err
 	}
+	defer d.at("after remove")
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()
 	if c := d.containers[id]; c != nil {

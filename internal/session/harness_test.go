@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"backendai"
+	"backendai/internal/engine"
 	"backendai/internal/session"
 )
 
@@ -24,6 +25,7 @@ type world struct {
 	*session.Service
 	store  *store
 	engine *driver
+	real   engine.Engine // in place of the driver, if not nil
 }
 
 // newWorld has a server. change may set hooks before it runs.

@@ -94,7 +94,9 @@ func (s *store) put(one *backendai.Session, fresh bool) error {
 	return nil
 }
 
-func (s *store) InsertSession(_ context.Context, one *backendai.Session) error { return s.put(one, true) }
+func (s *store) InsertSession(_ context.Context, one *backendai.Session) error {
+	return s.put(one, true)
+}
 
 func (s *store) UpdateSession(_ context.Context, one *backendai.Session) error {
 	return s.put(one, false)
