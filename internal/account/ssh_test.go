@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/pem"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -145,7 +146,7 @@ func TestBadSSHKeypairs(t *testing.T) {
 		if backendai.CodeOf(err) != backendai.CodeInvalidParams || !strings.Contains(err.Error(), tt.words) {
 			t.Errorf("%s: %v; want %s", name, err, tt.words)
 		}
-		if err != nil && len(tt.private) > 100 && strings.Contains(err.Error()+err.(*backendai.Error).Hint, tt.private[40:80]) {
+		if e, ok := errors.AsType[*backendai.Error](err); ok && len(tt.private) > 100 && strings.Contains(e.Title+e.Hint, tt.private[40:80]) {
 			t.Errorf("%s: the error tells the secret", name)
 		}
 	}

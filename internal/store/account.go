@@ -139,7 +139,7 @@ func all[T any](ctx context.Context, db *sql.DB, objects string, scan func(scann
 	if err != nil {
 		return nil, failed("read "+objects, err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	var list []*T
 	for rows.Next() {
 		item, err := scan(rows)

@@ -90,13 +90,13 @@ func TestNamesOfUsersAreUnique(t *testing.T) {
 		change(u)
 		err := s.InsertUser(t.Context(), u, "", newKeypair(u, "AKIACAROL"))
 		want := map[string]string{field: "is taken"}
-		if backendai.CodeOf(err) != backendai.CodeInvalidParams || !reflect.DeepEqual(err.(*backendai.Error).Data, any(want)) {
+		if backendai.CodeOf(err) != backendai.CodeInvalidParams || !reflect.DeepEqual(dataOf(err), any(want)) {
 			t.Errorf("insert with the %s of another: %v", field, err)
 		}
 		changed := *bob
 		change(&changed)
 		err = s.UpdateUser(t.Context(), &changed)
-		if backendai.CodeOf(err) != backendai.CodeInvalidParams || !reflect.DeepEqual(err.(*backendai.Error).Data, any(want)) {
+		if backendai.CodeOf(err) != backendai.CodeInvalidParams || !reflect.DeepEqual(dataOf(err), any(want)) {
 			t.Errorf("update to the %s of another: %v", field, err)
 		}
 	}

@@ -8,7 +8,7 @@ func (s *Store) Aliases(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, failed("list image aliases", err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	aliases := map[string]string{}
 	for rows.Next() {
 		var alias, target string

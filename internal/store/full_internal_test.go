@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -36,7 +37,7 @@ func TestFullDatabase(t *testing.T) {
 			break
 		}
 	}
-	if backendai.CodeOf(err) != backendai.CodeUnavailable || err.Error() != "the disk of the server's database is full" || err.(*backendai.Error).Hint == "" {
+	if e, ok := errors.AsType[*backendai.Error](err); !ok || e.Code != backendai.CodeUnavailable || e.Title != "the disk of the server's database is full" || e.Hint == "" {
 		t.Fatalf("after %d sessions: %v", n, err)
 	}
 	if _, err := s.Session(t.Context(), "0"); err != nil {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,7 +103,7 @@ func refused(t *testing.T, dir string, words ...string) {
 		s.Close()
 		t.Fatal("opened")
 	}
-	e, ok := err.(*backendai.Error)
+	e, ok := errors.AsType[*backendai.Error](err)
 	if !ok || e.Code != backendai.CodeUnavailable || e.Hint == "" || strings.Contains(e.Title, "\n") {
 		t.Errorf("%#v", err)
 	}

@@ -165,7 +165,7 @@ func (s *Store) FindSessions(ctx context.Context, q session.Query) (sessions []*
 	if err != nil {
 		return nil, 0, failed("find sessions", err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		one, err := scanSession(rows)
 		if err != nil {

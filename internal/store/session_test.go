@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -42,6 +43,14 @@ func newSession(name string) *backendai.Session {
 		Environ: map[string]string{"A": "ä\nb"}, Status: backendai.StatusPending, StatusChanged: start, CreatedAt: start,
 		History: []backendai.StatusChange{{Status: backendai.StatusPending, At: start}},
 	}
+}
+
+// dataOf is the structured detail of an error.
+func dataOf(err error) any {
+	if e, ok := errors.AsType[*backendai.Error](err); ok {
+		return e.Data
+	}
+	return nil
 }
 
 func insert(t *testing.T, s *store.Store, one *backendai.Session) *backendai.Session {
@@ -133,7 +142,7 @@ func TestLiveNamesAreUnique(t *testing.T) {
 			t.Fatalf("err = %v", err)
 		}
 		want := map[string]string{"existingSessionId": first.ID}
-		if diff := cmp.Diff(any(want), err.(*backendai.Error).Data); diff != "" {
+		if diff := cmp.Diff(any(want), dataOf(err)); diff != "" {
 			t.Error(diff)
 		}
 	}
@@ -305,6 +314,35 @@ func TestCancelledCallsEnd(t *testing.T) {
 	insert(t, s, one)
 	if found, _, err = s.FindSessions(t.Context(), session.Query{}); err != nil || !slices.Equal(names(found), []string{"mysession"}) {
 		t.Errorf("%v, %v", names(found), err)
+	}
+}
+
+// TestCallsThatAreCutOff ends calls at every moment: what was acknowledged is
+// there, nothing is there in part, and the store goes on.
+func TestCallsThatAreCutOff(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	acknowledged := 0
+	for i := range 300 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Microsecond)
+		one := newSession(fmt.Sprintf("mysession-%d", i))
+		err := s.InsertSession(ctx, one)
+		cancel()
+		got, missing := s.Session(t.Context(), one.ID)
+		switch {
+		case err == nil && missing != nil:
+			t.Errorf("%d was acknowledged: %v", i, missing)
+		case err == nil:
+			acknowledged++
+		case !errors.Is(err, context.DeadlineExceeded):
+			t.Errorf("%d: %v", i, err)
+		}
+		if missing == nil && got.Name != one.Name {
+			t.Errorf("%d is %+v", i, got)
+		}
+	}
+	insert(t, s, newSession("mysession"))
+	if acknowledged == 300 {
+		t.Error("no call was cut off")
 	}
 }
 
