@@ -7,12 +7,13 @@ GOTOOL     := go tool -modfile=tools/go.mod
 BIN        := bin/backend.ai
 RUNNER     := internal/engine/oci/payload/runner-linux-amd64
 PAGE       := internal/runner/ttyd/page/index.html
-GOSRC      := $(shell find . -name '*.go' -not -path './web/node_modules/*') go.mod go.sum
+GOSRC      := $(shell find . -name '*.go' -not -path './web/node_modules/*') $(wildcard images/*.toml internal/store/migrations/*.sql internal/api/graphql/*.graphql) go.mod go.sum
 WEBSRC     := $(shell find web -type f -not -path '*/node_modules/*' -not -path '*/dist/*')
 
 # What the demo needs of the distribution, and what the tests need on top.
 DEMO_PACKAGES := crun mmdebstrap curl ca-certificates
-TEST_PACKAGES := $(DEMO_PACKAGES) runc busybox-static chromium openssh-client openssh-server openssh-sftp-server rsync git
+TEST_PACKAGES := $(DEMO_PACKAGES) runc busybox-static chromium openssh-client openssh-server openssh-sftp-server rsync git \
+                 ansible-core faketime lftp putty-tools python3-paramiko rclone sshfs
 
 .PHONY: help demo test check build bench lint fmt clean unit integration e2e cross demo-packages test-packages
 
