@@ -15,8 +15,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -84,35 +86,70 @@ func build() error {
 			return fmt.Errorf("build runner: %s: %w", out, err)
 		}
 	}
-	bin := filepath.Join(dir, "image", "bin")
-	for _, d := range []string{bin, filepath.Join(dir, "image", "etc"), filepath.Join(dir, "image", "tmp")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return err
-		}
+	if err := os.Setenv(builtEnv, dir); err != nil {
+		return err
 	}
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		return fmt.Errorf("the package busybox-static is needed: %w", err)
 	}
+	return errors.Join(buildImage(built("image"), busybox), buildOdd(built("odd"), busybox), buildBare(built("bare"), busybox))
+}
+
+// buildImage makes a small ordinary system with what an attacker would like to
+// find in it.
+func buildImage(dir string, busybox []byte) error {
+	bin := filepath.Join(dir, "bin")
+	for _, d := range []string{bin, filepath.Join(dir, "etc"), filepath.Join(dir, "tmp")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(bin, "busybox"), busybox, 0o755),
 		os.WriteFile(filepath.Join(bin, "su"), busybox, 0o755), os.Chmod(filepath.Join(bin, "su"), 0o4755),
-		os.Chmod(filepath.Join(dir, "image", "tmp"), 0o1777),
-		os.WriteFile(filepath.Join(dir, "image", "etc", "passwd"), []byte("root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\ndaemon:x:1:1::/:/bin/false\n"), 0o644),
-		os.Setenv(builtEnv, dir),
+		unix.Mknod(filepath.Join(dir, "memory"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 1))), os.Chmod(filepath.Join(dir, "memory"), 0o666),
+		os.WriteFile(filepath.Join(dir, "etc", "passwd"), []byte("root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\ndaemon:x:1:1::/:/bin/false\n"), 0o644),
 	)
+}
+
+// buildOdd makes a system whose files are where links and pipes lead nowhere.
+func buildOdd(dir string, busybox []byte) error {
+	for _, d := range []string{"var/home/node", "usr/bin", "real-etc", "etc"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "usr/bin/busybox"), busybox, 0o755),
+		os.Symlink("usr/bin", filepath.Join(dir, "bin")),
+		os.Symlink("/var/home", filepath.Join(dir, "home")),
+		os.Symlink("../../../../../../tmp", filepath.Join(dir, "tmp")),
+		os.Symlink("/nowhere", filepath.Join(dir, "proc")),
+		os.Symlink("/proc/1/root", filepath.Join(dir, "opt")),
+		os.Symlink("/etc/shadow", filepath.Join(dir, "etc/passwd")),
+		unix.Mkfifo(filepath.Join(dir, "etc/group"), 0o644),
+		os.Mkdir(filepath.Join(dir, "etc/hosts"), 0o755),
+		os.Symlink("/run/systemd/resolve/stub-resolv.conf", filepath.Join(dir, "etc/resolv.conf")),
+	)
+}
+
+// buildBare makes an image of one program and nothing else, no shell either.
+func buildBare(dir string, busybox []byte) error {
+	return errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "busybox"), busybox, 0o755))
 }
 
 func built(name string) string { return filepath.Join(os.Getenv(builtEnv), name) }
 
-// folder is the one image of the tests: a plain folder.
+// folder is the images of the tests: plain folders.
 type folder struct{}
 
 func (folder) Layers(_ context.Context, digest, _ string) ([]string, error) {
-	if digest != "sha256:test" {
+	name, ok := map[string]string{"sha256:test": "image", "sha256:odd": "odd", "sha256:bare": "bare"}[digest]
+	if !ok {
 		return nil, backendai.NotFound("image", digest)
 	}
-	return []string{built("image")}, nil
+	return []string{built(name)}, nil
 }
 
 func (folder) Release(context.Context, string) error { return nil }
@@ -124,27 +161,97 @@ func options(dir string) Options {
 	}
 }
 
+// openEngine makes an engine that, at the end of the test, must leave nothing
+// on the machine.
 func openEngine(t testing.TB, o Options) *Engine {
 	t.Helper()
 	e, err := New(t.Context(), o)
 	if err != nil {
 		t.Fatalf("make engine: %v", err)
 	}
-	t.Cleanup(func() {
-		all, err := e.List(context.Background())
-		if err != nil {
-			t.Errorf("list: %v", err)
-		}
-		for _, c := range all {
-			if err := e.Remove(context.Background(), c.ID, 0); err != nil {
-				t.Errorf("remove: %v", err)
-			}
-		}
-		if err := e.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
+	t.Cleanup(func() { shut(t, e) })
 	return e
+}
+
+// shut removes all sessions, closes the engine and looks for leftovers.
+func shut(t testing.TB, e *Engine) {
+	t.Helper()
+	all, err := e.List(context.Background())
+	if err != nil {
+		t.Errorf("list: %v", err)
+	}
+	for _, c := range all {
+		if err := e.Remove(context.Background(), c.ID, 0); err != nil {
+			t.Errorf("remove: %v", err)
+		}
+	}
+	if err := e.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	nothingLeft(t, e)
+}
+
+// nothingLeft looks for anything on the machine that bears the engine's names.
+func nothingLeft(t testing.TB, e *Engine) {
+	t.Helper()
+	entries, err := os.ReadDir(e.sessions)
+	if err != nil || len(entries) != 0 {
+		t.Errorf("the folder of sessions has %v, %v", entries, err)
+	}
+	for _, dir := range e.machine.cgroupDirs(e.names.cgroup()) {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("the cgroup %s is left", dir)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, dir := range []string{e.state, e.run} {
+		if strings.Contains(string(mounts), dir) {
+			t.Errorf("there are mounts below %s", dir)
+		}
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, link := range links {
+		if strings.Contains(link.Attrs().Name, e.names.key) {
+			t.Errorf("the network device %s is left", link.Attrs().Name)
+		}
+	}
+	packets, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := packets.ListTables()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, table := range tables {
+		if table.Name == e.names.table() {
+			t.Errorf("the packet filter %s is left", table.Name)
+		}
+	}
+	for _, pid := range pidsOf(t, e.names.cgroup()) {
+		t.Errorf("process %s of a session is left", pid)
+	}
+}
+
+// pidsOf lists the processes in a cgroup and those below it.
+func pidsOf(t testing.TB, cgroup string) (pids []string) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, file := range files {
+		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), cgroup) {
+			pids = append(pids, strings.Split(file, "/")[2])
+		}
+	}
+	return pids
 }
 
 func driver(change func(*Options)) enginetest.Driver {
@@ -221,3 +328,9 @@ func shell(t testing.TB, e *Engine, id, script string) (string, error) {
 	t.Helper()
 	return inside(t, e, id, "/bin/busybox", "sh", "-c", script)
 }
+
+func mountOf(source, target string, readOnly bool) engine.Mount {
+	return engine.Mount{Source: source, Target: target, ReadOnly: readOnly}
+}
+
+func ownerOf(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
