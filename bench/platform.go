@@ -298,31 +298,6 @@ func (b *bench) image(ctx context.Context) error {
 	return nil
 }
 
-// bundle is the file that the OCI runtime got of a session with this id.
-func (p *platform) bundle(id string) (string, error) {
-	var found string
-	err := filepath.WalkDir(filepath.Join(p.dir, "server"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		switch {
-		case d.Name() == "config.json" && strings.Contains(path, id):
-			found = path
-			return fs.SkipAll
-		case d.IsDir() && (d.Name() == "rootfs" || d.Name() == "snapshots"):
-			return fs.SkipDir
-		}
-		return nil
-	})
-	if err == nil && found == "" {
-		err = fs.ErrNotExist
-	}
-	if err != nil {
-		return "", fmt.Errorf("find the bundle of session %s: %w", id, err)
-	}
-	return found, nil
-}
-
 // runner is PID 1 of the session with this id, by its number on this machine.
 func runner(id string) (int, error) {
 	folders, err := filepath.Glob("/proc/[0-9]*")

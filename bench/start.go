@@ -165,39 +165,51 @@ type bare struct {
 	rootfs  string
 }
 
-// newBare takes over the specification of a live session.
-func (b *bench) newBare(id string) (*bare, error) {
-	runtime, err := exec.LookPath("crun")
-	if err != nil {
+// newBare takes over the specification of a live session. What it needs is in
+// memory, as what runtimes keep is.
+func (b *bench) newBare(id string) (_ *bare, err error) {
+	r := &bare{dir: filepath.Join(b.dir, "bare")}
+	r.rootfs = filepath.Join(r.dir, "rootfs")
+	if r.runtime, err = exec.LookPath("crun"); err != nil {
 		return nil, fmt.Errorf("find the runtime: %w", err)
 	}
-	bundle, err := b.platform.bundle(id)
-	if err != nil {
-		return nil, err
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make bundle: %w", err)
 	}
-	text, err := os.ReadFile(bundle)
-	if err != nil {
-		return nil, fmt.Errorf("read specification: %w", err)
+	if err := unix.Mount("bench", r.dir, "tmpfs", 0, "mode=0755"); err != nil {
+		return nil, fmt.Errorf("make bundle: %w", err)
 	}
-	var spec specs.Spec
-	if err := json.Unmarshal(text, &spec); err != nil {
-		return nil, fmt.Errorf("read specification: %w", err)
-	}
-	layers, err := overlayLayers(b.platform.server.Process.Pid, spec.Root.Path)
-	if err != nil {
-		return nil, err
-	}
-	r := &bare{runtime: runtime, dir: filepath.Join(b.dir, "bare")}
-	r.rootfs = filepath.Join(r.dir, "rootfs")
-	home := filepath.Join(r.dir, "home")
-	for _, dir := range []string{r.rootfs, home, filepath.Join(r.dir, "upper"), filepath.Join(r.dir, "work"), filepath.Join(r.dir, "state")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	for _, name := range []string{"rootfs", "upper", "work", "state", "home", "files"} {
+		if err := os.Mkdir(filepath.Join(r.dir, name), 0o755); err != nil {
 			return nil, fmt.Errorf("make bundle: %w", err)
 		}
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,volatile", strings.Join(layers, ":"), filepath.Join(r.dir, "upper"), filepath.Join(r.dir, "work"))
+	layers, bundle, err := overlay(b.platform.server.Process.Pid, id)
+	if err != nil {
+		return nil, err
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work,volatile", strings.Join(layers, ":"), r.dir, r.dir)
 	if err := unix.Mount("overlay", r.rootfs, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return nil, fmt.Errorf("mount the image's root: %w", err)
+	}
+	return r, r.specify(fmt.Sprintf("/proc/%d/root", b.platform.server.Process.Pid), bundle)
+}
+
+// specify writes the specification of a session's bundle, which is where another
+// process sees it below root, for the runtime alone.
+func (r *bare) specify(root, bundle string) error {
+	text, err := os.ReadFile(root + bundle + "/config.json")
+	if err != nil {
+		return fmt.Errorf("read specification: %w", err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return fmt.Errorf("read specification: %w", err)
 	}
 	spec.Root.Path = r.rootfs
 	spec.Process.Args = []string{"/bin/true"}
@@ -207,33 +219,41 @@ func (b *bench) newBare(id string) (*bare, error) {
 		spec.Linux.Namespaces[i].Path = "" // the runtime makes them
 	}
 	for i, m := range spec.Mounts {
-		if m.Destination == "/home/work" {
-			spec.Mounts[i].Source = home
+		switch own := filepath.Join(r.dir, "files", filepath.Base(m.Source)); {
+		case m.Destination == "/home/work":
+			spec.Mounts[i].Source = filepath.Join(r.dir, "home")
+		case strings.HasPrefix(m.Source, bundle+"/"): // is seen by the server alone
+			content, err := os.ReadFile(root + m.Source)
+			if err == nil {
+				err = os.WriteFile(own, content, 0o644)
+			}
+			if err != nil {
+				return fmt.Errorf("copy %s: %w", m.Destination, err)
+			}
+			spec.Mounts[i].Source = own
 		}
 	}
 	if text, err = json.Marshal(spec); err == nil {
 		err = os.WriteFile(filepath.Join(r.dir, "config.json"), text, 0o600)
 	}
 	if err != nil {
-		r.close()
-		return nil, fmt.Errorf("write specification: %w", err)
+		return fmt.Errorf("write specification: %w", err)
 	}
-	return r, nil
+	return nil
 }
 
-// overlayLayers are the folders, topmost first, of an overlay that is mounted at
-// target where a process is.
-func overlayLayers(pid int, target string) ([]string, error) {
+// overlay is the root of the session with this id where a process sees it: the
+// folders that make it up, topmost first, and the bundle that it is part of.
+func overlay(pid int, id string) (layers []string, bundle string, err error) {
 	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
 	if err != nil {
-		return nil, fmt.Errorf("read mounts: %w", err)
+		return nil, "", fmt.Errorf("read mounts: %w", err)
 	}
 	for line := range strings.Lines(string(mounts)) {
 		fields := strings.Fields(line)
-		if len(fields) < 5 || fields[4] != target {
+		if len(fields) < 5 || !strings.Contains(fields[4], id) {
 			continue
 		}
-		var layers []string
 		for option := range strings.SplitSeq(fields[len(fields)-1], ",") {
 			switch name, value, _ := strings.Cut(option, "="); name {
 			case "lowerdir+":
@@ -243,10 +263,10 @@ func overlayLayers(pid int, target string) ([]string, error) {
 			}
 		}
 		if len(layers) > 0 {
-			return layers, nil
+			return layers, filepath.Dir(fields[4]), nil
 		}
 	}
-	return nil, fmt.Errorf("find the layers of %s: it is not mounted", target)
+	return nil, "", fmt.Errorf("find the root of session %s: it is not mounted", id)
 }
 
 func (r *bare) run(ctx context.Context) (time.Duration, error) {
@@ -256,8 +276,8 @@ func (r *bare) run(ctx context.Context) (time.Duration, error) {
 }
 
 func (r *bare) close() {
-	_ = unix.Unmount(r.rootfs, unix.MNT_DETACH) // else it goes with our mount namespace
-	_ = os.RemoveAll(r.dir)
+	_ = unix.Unmount(r.rootfs, unix.MNT_DETACH) // else they go with our mount namespace
+	_ = unix.Unmount(r.dir, unix.MNT_DETACH)
 }
 
 // docker runs the same root by Docker.
