@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -72,6 +73,22 @@ func (a *admission) leave(t *ticket) {
 		a.queue = slices.DeleteFunc(a.queue, func(in *ticket) bool { return in == t })
 	}
 	a.grant()
+}
+
+// lack tells people what a session in the queue waits for; "" when it has its slots.
+func (a *admission) lack(t *ticket) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-t.granted:
+		return ""
+	default:
+	}
+	free := a.capacity.Sub(a.used)
+	if slot := t.slots.Exceeds(free); slot != "" {
+		return fmt.Sprintf("waits for %s: %s asked for, %s of %s free", slot, amount(slot, t.slots[slot]), amount(slot, max(0, free[slot])), amount(slot, a.capacity[slot]))
+	}
+	return "waits behind sessions that were asked for before"
 }
 
 // grant gives slots as far as they go; mu is held.

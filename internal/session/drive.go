@@ -91,6 +91,9 @@ func (s *Service) pend(ctx context.Context, l *live) *ending {
 		return wanted(l)
 	default:
 	}
+	if lack := s.admission.lack(l.ticket); lack != "" {
+		s.explain(l, lack)
+	}
 	select {
 	case <-l.ticket.granted:
 		return nil
@@ -99,6 +102,16 @@ func (s *Service) pend(ctx context.Context, l *live) *ending {
 	case <-ctx.Done():
 		return &ending{}
 	}
+}
+
+// explain says to who looks at a session what it waits for. It is not stored:
+// it would be old before it is read.
+func (s *Service) explain(l *live, message string) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	one := copyOf(l.now())
+	one.StatusMessage = message
+	l.set(one)
 }
 
 // succeeded waits for the success of a session that l depends on.

@@ -53,6 +53,24 @@ func (w *world) destroy(name string) *backendai.Session {
 	return one
 }
 
+func TestQueueTellsWhatItWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t) // four processors
+		w.enqueue(cpus("first", "3"))
+		w.enqueue(cpus("second", "2"))
+		synctest.Wait()
+		one, err := w.Find(t.Context(), alice, "second", false)
+		if err != nil || one.StatusMessage != "waits for cpu: 2 asked for, 1 of 4 free" {
+			t.Errorf("%+v, %v", one, err)
+		}
+		w.destroy("first")
+		synctest.Wait()
+		if one, err = w.Find(t.Context(), alice, "second", false); err != nil || one.StatusMessage != "" {
+			t.Errorf("%+v, %v", one, err)
+		}
+	})
+}
+
 func TestQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t) // four processors
