@@ -263,3 +263,36 @@ func (s *Service) Remove(ctx context.Context, caller backendai.Caller, ref strin
 		return nil
 	})
 }
+
+// maxOpenDirs bounds the directories that one request keeps open.
+const maxOpenDirs = 64
+
+// directories are open ones by their names, for requests that name many files of
+// few directories.
+type directories map[string]*os.File
+
+// open opens a directory below a root, unless it is open already.
+func (d directories) open(root *os.Root, name string) (*os.File, error) {
+	if dir := d[name]; dir != nil {
+		return dir, nil
+	}
+	dir, err := openDir(root, name)
+	if err != nil {
+		return nil, err
+	}
+	for other := range d {
+		if len(d) < maxOpenDirs {
+			break
+		}
+		d[other].Close()
+		delete(d, other)
+	}
+	d[name] = dir
+	return dir, nil
+}
+
+func (d directories) close() {
+	for _, dir := range d {
+		dir.Close()
+	}
+}

@@ -140,6 +140,9 @@ func (s *Service) sweepUploads(folder string) error {
 			}
 			continue
 		}
+		if s.fills.has(dir) {
+			continue
+		}
 		at, whole := lastChange(dir)
 		idle := s.now().Sub(at)
 		// Without its content an upload was published when the server ended.

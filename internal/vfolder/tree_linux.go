@@ -20,19 +20,6 @@ import (
 // costs a descriptor while a tree is walked.
 const maxDepth = 512
 
-// node is one thing in a tree.
-type node struct {
-	path     string // below the start of the walk
-	name     string
-	parent   *os.File // open while the node is visited
-	mode     fs.FileMode
-	size     int64
-	modified time.Time
-	changed  time.Time
-	inode    uint64
-	links    uint64
-}
-
 // walk visits what is below an open directory, each directory before what is in
 // it, and follows no link, whatever happens to the names meanwhile. What
 // vanishes on the way, or cannot be read, is passed over.
@@ -224,3 +211,50 @@ var bootID = sync.OnceValue(func() []byte {
 func unsyncable(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP)
 }
+
+// createAt makes a file that nobody else can reach yet.
+func createAt(dir *os.File, name string) (*os.File, error) {
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &fs.PathError{Op: "openat", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// dress gives a file its owner, mode and time.
+func dress(dir *os.File, name string, f *os.File, mode fs.FileMode, at time.Time) error {
+	fd := int(f.Fd())
+	if os.Geteuid() == 0 {
+		if err := unix.Fchown(fd, contentID, contentID); err != nil {
+			return &fs.PathError{Op: "fchown", Path: name, Err: err}
+		}
+	}
+	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
+		return &fs.PathError{Op: "fchmod", Path: name, Err: err}
+	}
+	return timesAt(dir, name, at)
+}
+
+func timesAt(dir *os.File, name string, at time.Time) error {
+	ts := unix.NsecToTimespec(at.UnixNano())
+	if err := unix.UtimesNanoAt(int(dir.Fd()), name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &fs.PathError{Op: "utimensat", Path: name, Err: err}
+	}
+	return nil
+}
+
+// symlinkAt makes a link with its owner and time.
+func symlinkAt(target string, dir *os.File, name string, at time.Time) error {
+	if err := unix.Symlinkat(target, int(dir.Fd()), name); err != nil {
+		return &os.LinkError{Op: "symlinkat", Old: target, New: name, Err: err}
+	}
+	if os.Geteuid() == 0 {
+		if err := unix.Fchownat(int(dir.Fd()), name, contentID, contentID, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &fs.PathError{Op: "fchownat", Path: name, Err: err}
+		}
+	}
+	return timesAt(dir, name, at)
+}
+
+// syncAll has everything on the disk that was written to a file system.
+func syncAll(dir *os.File) error { return unix.Syncfs(int(dir.Fd())) }

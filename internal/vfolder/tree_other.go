@@ -11,19 +11,6 @@ import (
 	"backendai"
 )
 
-// node is one thing in a tree.
-type node struct {
-	path     string
-	name     string
-	parent   *os.File
-	mode     fs.FileMode
-	size     int64
-	modified time.Time
-	changed  time.Time
-	inode    uint64
-	links    uint64
-}
-
 func notHere() error {
 	return backendai.Errorf(backendai.CodeNotImplemented, "folders are kept on Linux only").
 		WithHint("run the server on Linux; the client commands work here")
@@ -48,3 +35,15 @@ func startWriteback(*os.File, int64, int64) {}
 func bootID() []byte { return make([]byte, 16) }
 
 func unsyncable(error) bool { return false }
+
+func openAt(*os.File, string, int) (*os.File, error) { return nil, notHere() }
+
+func readLinkAt(*os.File, string) (string, error) { return "", notHere() }
+
+func createAt(*os.File, string) (*os.File, error) { return nil, notHere() }
+
+func dress(*os.File, string, *os.File, fs.FileMode, time.Time) error { return notHere() }
+
+func symlinkAt(string, *os.File, string, time.Time) error { return notHere() }
+
+func syncAll(*os.File) error { return notHere() }

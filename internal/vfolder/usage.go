@@ -57,13 +57,17 @@ func (u *usages) spoil(id string) {
 	one.changes++
 }
 
-// add tells that an upload has put something into the folder.
-func (u *usages) add(id string, bytes, files int64) {
+// add tells that something has been put into the folder.
+func (u *usages) add(id string, bytes, files int64) { u.move(id, bytes, files, 0) }
+
+// move is add for something that reserved room was used for.
+func (u *usages) move(id string, bytes, files, reserved int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	one := u.of(id)
 	one.bytes += bytes
 	one.files += files
+	one.reserved -= reserved
 	one.changes++
 }
 

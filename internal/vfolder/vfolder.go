@@ -146,6 +146,7 @@ type Service struct {
 	usage    usages
 	sweeping chan struct{}
 	uploads  uploads
+	fills    fills
 	tus      http.Handler
 	probes   probes
 }
