@@ -46,9 +46,9 @@ func TestCreateRefuses(t *testing.T) {
 		{"unreadable mem", func(r *session.CreateRequest) { r.Resources = map[string]string{"mem": "abc"} }, backendai.CodeInvalidParams, "resources.mem", `"abc"`, "mem=4g"},
 		{"mem without unit", func(r *session.CreateRequest) { r.Resources = map[string]string{"mem": "256"} }, backendai.CodeInvalidParams, "resources.mem", "mem=256B", "mem=512m"},
 		{"below the image's cpu", func(r *session.CreateRequest) { r.Resources = map[string]string{"cpu": "0.1"} }, backendai.CodeInvalidParams, "resources.cpu", "cpu=0.1 is less than the 0.5", "cpu=0.5"},
-		{"below the image's mem", func(r *session.CreateRequest) { r.Resources = map[string]string{"mem": "70m"} }, backendai.CodeInvalidParams, "resources.mem", "mem=70MiB is less than the 80MiB", "mem=83886080"},
+		{"below the image's mem", func(r *session.CreateRequest) { r.Resources = map[string]string{"mem": "70m"} }, backendai.CodeInvalidParams, "resources.mem", "mem=70MiB is less than the 80MiB", "mem=80m"},
 		{"above the image's cpu", func(r *session.CreateRequest) { r.Resources = map[string]string{"cpu": "5"} }, backendai.CodeInvalidParams, "resources.cpu", "more than the 4", "cpu=4"},
-		{"more than the machine", func(r *session.CreateRequest) { r.Resources = map[string]string{"mem": "64g"} }, backendai.CodeInvalidParams, "resources.mem", "mem=64GiB is more than the 4GiB that this machine has", ""},
+		{"more than the machine", func(r *session.CreateRequest) { r.Resources = map[string]string{"mem": "64g"} }, backendai.CodeInvalidParams, "resources.mem", "mem=64GiB is more than the 4GiB that this machine has", "mem=4096m"},
 		{"shmem of mem", func(r *session.CreateRequest) {
 			r.Resources, r.ResourceOpts = map[string]string{"mem": "128m"}, map[string]string{"shmem": "128m"}
 		}, backendai.CodeInvalidParams, "resource_opts.shmem", "shmem=128MiB", "more memory"},

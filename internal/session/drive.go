@@ -66,6 +66,7 @@ func (s *Service) pend(ctx context.Context, l *live) *ending {
 		}
 	}
 	if wait := one.StartsAt.Sub(s.now()); wait > 0 {
+		s.explain(l, "waits for "+one.StartsAt.UTC().Format(time.RFC3339))
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
@@ -117,6 +118,7 @@ func (s *Service) explain(l *live, message string) {
 // succeeded waits for the success of a session that l depends on.
 func (s *Service) succeeded(ctx context.Context, l *live, id string) *ending {
 	if needed := s.byID(id); needed != nil {
+		s.explain(l, fmt.Sprintf("waits for the success of the session %q", needed.now().Name))
 		select {
 		case <-needed.done:
 		case <-l.end:

@@ -57,7 +57,8 @@ func (s *Service) visible(caller backendai.Caller) []*live {
 // resolve finds the live session that a reference means: a full id, an id
 // prefix, an exact name, or a name prefix, the first that fits. What belongs to
 // the caller's own key comes before what else it may see, so that a superadmin
-// can have a session of a name that others use too.
+// can have a session of a name that others use too; and the whole name of an own
+// session always means that one, though it may begin some id by chance.
 func (s *Service) resolve(caller backendai.Caller, ref string) (*live, error) {
 	if l := s.byID(ref); l != nil && owns(caller, l.now()) {
 		return l, nil
@@ -206,8 +207,8 @@ func (s *Service) List(ctx context.Context, caller backendai.Caller, q Query) ([
 		return nil, 0, fmt.Errorf("list sessions: %w", err)
 	}
 	for _, one := range found {
-		// The progress of a download is in memory alone.
-		if l := s.byID(one.ID); l != nil && one.Status == backendai.StatusPulling {
+		// What a session waits for is in memory alone.
+		if l := s.byID(one.ID); l != nil && l.now().Status == one.Status {
 			one.StatusMessage = l.now().StatusMessage
 		}
 	}

@@ -104,7 +104,7 @@ func (s *Service) keptLog(one *backendai.Session) (io.ReadCloser, error) {
 
 func logGone(one *backendai.Session) error {
 	return backendai.Errorf(backendai.CodeNotFound, "the session %q has ended and there is no log of it", one.Name).
-		WithHint("it printed nothing, or its log was older than the server keeps them")
+		WithHint("it never had a container, or its log was older than the server keeps them")
 }
 
 // keepLog copies the log of a session that is about to be removed. A log that
@@ -140,12 +140,9 @@ func (s *Service) copyLog(ctx context.Context, id string) (err error) {
 			_ = os.Remove(name + ".new")
 		}
 	}()
-	n, err := io.Copy(f, io.LimitReader(log, control.LogLimit))
+	_, err = io.Copy(f, io.LimitReader(log, control.LogLimit))
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("copy log: %w", err)
-	}
-	if n == 0 {
-		return os.Remove(name + ".new")
 	}
 	return os.Rename(name+".new", name)
 }

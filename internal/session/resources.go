@@ -30,6 +30,18 @@ func amount(slot string, n int64) string {
 	return backendai.FormatAmount(slot, n)
 }
 
+// bound writes an amount as users may ask for it: not less (up) or not more than n.
+func bound(slot string, n int64, up bool) string {
+	const mi = 1 << 20
+	if !backendai.IsBytes(slot) || n < mi {
+		return backendai.FormatAmount(slot, n)
+	}
+	if up {
+		n += mi - 1
+	}
+	return strconv.FormatInt(n/mi, 10) + "m"
+}
+
 // limit reads a limit that an image's label sets; 0 is none. A label that
 // cannot be read sets none: users cannot mend it.
 func limit(image backendai.Image, prefix, slot string) int64 {
@@ -133,13 +145,13 @@ func (f *faults) checkAmount(slot string, n, shmem int64, image backendai.Image,
 	case slot == backendai.SlotMem && n < leastMem:
 		f.hinted("a number without a unit is bytes: write mem=512m or mem=4g", field, "mem=%s is too little to run anything", amount(slot, n))
 	case n < least:
-		f.hinted(fmt.Sprintf("ask for %s=%s or more", slot, backendai.FormatAmount(slot, least)), field,
+		f.hinted(fmt.Sprintf("ask for %s=%s or more", slot, bound(slot, least, true)), field,
 			"%s=%s is less than the %s that image %q needs%s", slot, amount(slot, n), amount(slot, least), image.Ref, with)
 	case most > 0 && n > most:
-		f.hinted(fmt.Sprintf("ask for %s=%s or less", slot, backendai.FormatAmount(slot, most)), field,
+		f.hinted(fmt.Sprintf("ask for %s=%s or less", slot, bound(slot, most, false)), field,
 			"%s=%s is more than the %s that image %q allows", slot, amount(slot, n), amount(slot, most), image.Ref)
 	case n > have:
-		f.hinted(fmt.Sprintf("ask for %s=%s or less", slot, backendai.FormatAmount(slot, have)), field,
+		f.hinted(fmt.Sprintf("ask for %s=%s or less", slot, bound(slot, have, false)), field,
 			"%s=%s is more than the %s that this machine has", slot, amount(slot, n), amount(slot, have))
 	}
 }
@@ -154,12 +166,12 @@ func misfit(one *backendai.Session, image backendai.Image) error {
 		}
 		has := one.Requested[slot]
 		if has < least || most > 0 && has > most {
-			bound := least
+			broken := least
 			if has >= least {
-				bound = most
+				broken = most
 			}
 			return backendai.Errorf(backendai.CodeInvalidParams, "image %q does not go with %s=%s; its limit is %s",
-				image.Ref, slot, amount(slot, has), amount(slot, bound)).
+				image.Ref, slot, amount(slot, has), amount(slot, broken)).
 				WithHint("start it again: now that the image is here, its limits are known")
 		}
 	}
