@@ -53,6 +53,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"backendai/internal/engine/oci"
 )
@@ -205,6 +206,16 @@ func (b *bench) rounds(n int) int { return max(1, n*b.runs/30) }
 
 // say tells on the way what goes on.
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.errs, "bench: "+format+"\n", args...) }
+
+// pause gives the machine time to end what it does after a start or a call.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // load is the machine's load of the last minute, with how many processors it has.
 func load() string {

@@ -32,7 +32,7 @@ func (b *bench) memory(ctx context.Context) error {
 		if err := p.restart(ctx); err != nil {
 			return err
 		}
-		if err := settle(ctx); err != nil {
+		if err := pause(ctx, 2*time.Second); err != nil {
 			return err
 		}
 		before, err := resident(p.server.Process.Pid)
@@ -71,7 +71,7 @@ func (b *bench) fresh(ctx context.Context, to *series) error {
 	if err != nil || len(match) != 1 {
 		return errors.Join(err, fmt.Errorf("%d sessions are named %s", len(match), name))
 	}
-	if err := settle(ctx); err != nil {
+	if err := pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
 	pid, err := runner(match[0].ID)
@@ -116,7 +116,7 @@ func (b *bench) tunnels(ctx context.Context, before float64, server, near *serie
 			return err
 		}
 	}
-	if err := settle(ctx); err != nil {
+	if err := pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
 	after, err := resident(p.server.Process.Pid)
@@ -130,16 +130,6 @@ func (b *bench) tunnels(ctx context.Context, before float64, server, near *serie
 	*server = append(*server, (after-before)/tunnels)
 	*near = append(*near, (nearAfter-nearBefore)/tunnels)
 	return nil
-}
-
-// settle gives processes time to do what they do after a start or a call.
-func settle(ctx context.Context) error {
-	select {
-	case <-time.After(2 * time.Second):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // help measures the start of the client, in turn with a program that does nothing.
