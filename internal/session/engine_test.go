@@ -245,9 +245,11 @@ func (c *container) handler() http.Handler {
 		case <-r.Context().Done():
 		}
 	})
-	mux.HandleFunc("GET /v1/files", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, "tar of "+r.URL.Query().Get("path"))
-	})
+	for _, call := range []string{"GET /v1/files", "POST /v1/files/pack"} {
+		mux.HandleFunc(call, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "tar of "+r.FormValue("path"))
+		})
+	}
 	mux.HandleFunc("GET /v1/terminals", func(w http.ResponseWriter, _ *http.Request) { answer(w, []control.Terminal{{Name: "main"}}) })
 	for _, call := range []string{"DELETE /v1/terminals/{name}", "POST /v1/interrupt", "POST /v1/apps/{name}/stop"} {
 		mux.HandleFunc(call, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
