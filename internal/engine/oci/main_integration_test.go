@@ -334,3 +334,11 @@ func mountOf(source, target string, readOnly bool) engine.Mount {
 }
 
 func ownerOf(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+
+// run runs a program of the host.
+func run(t testing.TB, name string, arg ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), name, arg...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", name, err, out)
+	}
+}

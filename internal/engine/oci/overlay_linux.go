@@ -24,12 +24,12 @@ func mountOverlay(layers []string, layer, target string) error {
 		}
 	}
 	var mount int
-	err := withoutReserve(func() (err error) {
+	err := asUser(func() (err error) {
 		mount, err = makeOverlay(layers, "upperdir", upper, "workdir", work)
 		return err
 	})
 	if errors.Is(err, errTextOnly) {
-		return withoutReserve(func() error { return mountOverlayByText(layers, upper, work, target) })
+		return asUser(func() error { return mountOverlayByText(layers, upper, work, target) })
 	}
 	if err != nil {
 		return err
@@ -104,25 +104,33 @@ func mountOverlayByText(layers []string, upper, work, target string) error {
 	return nil
 }
 
-// withoutReserve runs f on a thread without the right to the blocks that a file
-// system reserves for root. An overlay writes with the rights of whoever mounted
-// it: sessions must not be able to fill a disk to its last block.
-func withoutReserve(f func() error) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+// asUser runs f on a thread whose file system user is the session's, with all
+// capabilities of root. An overlay writes as whoever mounted it, and root, by its
+// number alone, may use the blocks that a file system reserves for it: sessions
+// must not be able to fill a disk to the last one.
+func asUser(f func() error) error {
+	runtime.LockOSThread() // ends with the goroutine unless unlocked below
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var all [2]unix.CapUserData
-	if err := unix.Capget(&header, &all[0]); err != nil {
+	var rights [2]unix.CapUserData
+	if err := unix.Capget(&header, &rights[0]); err != nil {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
-	fewer := all
-	fewer[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
-	if err := unix.Capset(&header, &fewer[0]); err != nil {
-		return fmt.Errorf("give up capability: %w", err)
+	setfsuid(userID)
+	err := unix.Capset(&header, &rights[0]) // the change of user took some
+	if err == nil {
+		err = f()
 	}
-	err := f()
-	return errors.Join(err, unix.Capset(&header, &all[0]))
+	setfsuid(0)
+	if restored := unix.Capset(&header, &rights[0]); restored != nil {
+		return errors.Join(err, fmt.Errorf("take back capabilities: %w", restored))
+	}
+	runtime.UnlockOSThread()
+	return err
 }
+
+// setfsuid changes the user of this thread's file accesses, which for root never
+// fails.
+func setfsuid(uid uintptr) { _, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uid, 0, 0) }
 
 // unmount removes whatever is mounted at dir; nothing mounted is no error. The
 // mount goes lazily, so that no stray process can keep a session from ending.

@@ -75,7 +75,11 @@ func (r ociRuntime) run(ctx context.Context, l launch) (pid int, err error) {
 	if err := runToDeath(cmd); err != nil {
 		return 0, r.explain("start container", logPath, err)
 	}
-	b, err := os.ReadFile(pidFile)
+	return readPID(pidFile)
+}
+
+func readPID(file string) (pid int, err error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return 0, fmt.Errorf("read pid file: %w", err)
 	}
@@ -232,8 +236,13 @@ type probe struct {
 // compile makes the probe and takes the program that crun compiled for it.
 func (r ociRuntime) compile(ctx context.Context, m machine, p probe) (program []byte, err error) {
 	const id = "probe"
+	pidFile := filepath.Join(p.bundle, "pid")
 	defer func() {
-		err = errors.Join(err, r.destroy(context.WithoutCancel(ctx), id), os.RemoveAll(p.bundle))
+		err = errors.Join(err, r.destroy(context.WithoutCancel(ctx), id))
+		if pid, readErr := readPID(pidFile); readErr == nil {
+			err = errors.Join(err, killAndWait(pid)) // it is our child now, for us to reap
+		}
+		err = errors.Join(err, os.RemoveAll(p.bundle))
 	}()
 	rootfs := filepath.Join(p.bundle, "rootfs")
 	if err := os.MkdirAll(rootfs, 0o700); err != nil {
@@ -257,7 +266,7 @@ func (r ociRuntime) compile(ctx context.Context, m machine, p probe) (program []
 		return nil, err
 	}
 	log := filepath.Join(p.bundle, "runtime.log")
-	if err := runToDeath(r.command(ctx, log, "create", "--bundle", p.bundle, id)); err != nil {
+	if err := runToDeath(r.command(ctx, log, "create", "--bundle", p.bundle, "--pid-file", pidFile, id)); err != nil {
 		return nil, r.explain("try containers", log, err)
 	}
 	if program, err = os.ReadFile(filepath.Join(r.root, id, "seccomp.bpf")); err != nil {
