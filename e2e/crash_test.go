@@ -19,7 +19,6 @@ import (
 // connection that is opened afterwards, through the same "app", finds the same
 // processes.
 func TestSessionsSurviveACrash(t *testing.T) {
-	shared.image(t, "python")
 	u := shared.admin
 	u.start(t, "survivor", "python")
 	port := u.app(t, "survivor", "jupyter")
@@ -60,7 +59,6 @@ func jupyterStart(t *testing.T, port string) string {
 // run and end. Whatever it was doing, the next start settles it: every session
 // gets to RUNNING or to an end with a reason, and nothing is left over.
 func TestCrashAtAnyMoment(t *testing.T) {
-	shared.image(t, "base")
 	u := shared.admin
 	const rounds = 12
 	for round := range rounds {
@@ -98,32 +96,11 @@ func TestCrashAtAnyMoment(t *testing.T) {
 	if r := u.run(t, "ps", "--name-only"); strings.Contains(r.out, "crash-") {
 		t.Errorf("sessions are left: %v", r)
 	}
-	nothingLeft(t)
-}
-
-// nothingLeft looks for what sessions that are gone could have left behind on
-// the host: processes, mounts, links, control groups, folders.
-func nothingLeft(t *testing.T) {
-	t.Helper()
-	ids := map[string]bool{}
-	for _, id := range strings.Fields(shared.admin.must(t, "ps", "-f", "session_id", "--plain")) {
-		ids[id] = true
-	}
-	left := shared.admin.exec(t, "", "sh", "-c", "ls "+shared.dir+"/server/engine/sessions 2>/dev/null; ls "+shared.dir+"/server/*/sessions 2>/dev/null")
-	for _, name := range strings.Fields(left.out) {
-		if !strings.HasSuffix(name, ":") && !ids[name] {
-			t.Errorf("the folder of a session is left: %s", name)
-		}
-	}
-	mounts := shared.admin.exec(t, "", "sh", "-c", "grep "+shared.dir+" /proc/self/mountinfo || true")
-	if mounts.out != "" {
-		t.Errorf("mounts are left on the host: %s", mounts.out)
-	}
+	shared.nothingLeft(t)
 }
 
 // TestAppWaitsForTheServer opens a connection while the server is down for a moment.
 func TestAppWaitsForTheServer(t *testing.T) {
-	shared.image(t, "base")
 	u := shared.admin
 	u.start(t, "patient", "base")
 	port := u.app(t, "patient", "sshd")

@@ -21,7 +21,6 @@ import (
 
 // TestJupyterInTheBrowser is the main road: a notebook that computes.
 func TestJupyterInTheBrowser(t *testing.T) {
-	shared.image(t, "python")
 	u := shared.addUser(t, "notebook")
 	r := u.run(t, "start", "-t", "jupyter-1", "python")
 	t.Cleanup(func() { u.remove(t, "jupyter-1") })
@@ -100,7 +99,6 @@ func hostAddresses(t *testing.T) (list []string) {
 
 // TestSeedCommands runs the two commands as they are written, on their port.
 func TestSeedCommands(t *testing.T) {
-	shared.image(t, "python")
 	u := shared.admin
 	t.Cleanup(func() { u.remove(t, "mysession") })
 	u.must(t, "start", "-t", "mysession", "python")

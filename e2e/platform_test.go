@@ -46,14 +46,17 @@ func runTests(m *testing.M) (code int) {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	shared = newPlatform(dir)
-	if err := shared.boot(); err != nil {
+	shared = newPlatform(dir, "--cpu", "64", "--mem", "64g") // tests run side by side, and are not what a machine would be sized for
+	if err = shared.stock(); err == nil {
+		err = shared.boot()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer func() {
-		if err := shared.stop(); err != nil {
-			fmt.Fprintln(os.Stderr, "stop server:", err)
+		if err := shared.end(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
 	}()
@@ -70,11 +73,10 @@ type platform struct {
 	cmd     *exec.Cmd
 	logs    *lockedBuffer
 	ended   chan struct{}
-	images  map[string]bool
 }
 
 func newPlatform(dir string, flags ...string) *platform {
-	p := &platform{dir: dir, flags: flags, address: "127.0.0.1:0", logs: &lockedBuffer{}, images: map[string]bool{}}
+	p := &platform{dir: dir, flags: flags, address: "127.0.0.1:0", logs: &lockedBuffer{}}
 	p.admin = p.user("admin")
 	return p
 }
@@ -90,6 +92,15 @@ func (p *platform) user(name string, more ...string) user {
 		"XDG_CONFIG_HOME=" + home + "/.config", "XDG_STATE_HOME=" + home + "/.local/state", "XDG_CACHE_HOME=" + home + "/.cache",
 	}
 	return user{home: home, env: append(env, more...)}
+}
+
+// stock gives a server that was not started yet the stock images.
+func (p *platform) stock() error {
+	images, err := stockImages()
+	if err != nil {
+		return err
+	}
+	return cloneImages(images, filepath.Join(p.dir, "server", "images"))
 }
 
 // boot starts the server and returns when it answers.
@@ -144,6 +155,29 @@ func (p *platform) stop() error {
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 143 && code != 0 {
 		return fmt.Errorf("the server ended with %d\n%s", code, p.logs.tail(4000))
+	}
+	return nil
+}
+
+// end stops the server and looks whether anything of it is left on the machine.
+// All sessions must have been removed.
+func (p *platform) end() error {
+	if err := p.stop(); err != nil {
+		return fmt.Errorf("stop server: %w", err)
+	}
+	folders, err := p.folders()
+	if err != nil {
+		return err
+	}
+	traces, err := p.traces()
+	if err != nil {
+		return err
+	}
+	for _, name := range folders {
+		traces = append(traces, trace{"session's folder", name})
+	}
+	if len(traces) > 0 {
+		return fmt.Errorf("the server has ended, and left: %q", traces)
 	}
 	return nil
 }
@@ -226,7 +260,7 @@ func (u user) run(t testing.TB, args ...string) result {
 // exec runs any program in the user's environment and home.
 func (u user) exec(t testing.TB, stdin string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdin = u.env, u.home, strings.NewReader(stdin)
@@ -310,20 +344,6 @@ func (u user) app(t testing.TB, session, app string, options ...string) string {
 	}
 	t.Fatalf("app %s %s opened no port: %s", session, app, errs.tail(2000))
 	return ""
-}
-
-// image makes a stock image once.
-func (p *platform) image(t testing.TB, name string) {
-	t.Helper()
-	if p.images[name] {
-		return
-	}
-	r := p.admin.run(t, "image", "build", name)
-	if r.code != 0 {
-		t.Fatalf("image build %s: %v", name, r)
-	}
-	t.Logf("image %s was built in %s", name, r.took.Round(time.Second))
-	p.images[name] = true
 }
 
 // lockedBuffer collects what a process writes.
