@@ -317,7 +317,7 @@ func TestImageCalls(t *testing.T) {
 		if resp.StatusCode != c.status {
 			t.Errorf("%s %s: %d %s", c.method, c.target, resp.StatusCode, text)
 		}
-		for i, line := range strings.SplitN(strings.TrimSpace(text), "\n", -1) {
+		for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
 			if i < len(c.want) && !strings.Contains(line, c.want[i]) {
 				t.Errorf("%s %s: line %d is %s, want %s", c.method, c.target, i, line, c.want[i])
 			}

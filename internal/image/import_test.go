@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -156,7 +157,7 @@ func rewrite(t *testing.T, data []byte, change func(name string, body []byte) []
 	r, w := tar.NewReader(bytes.NewReader(data)), tar.NewWriter(&out)
 	for {
 		hdr, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -47,6 +47,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sync/semaphore"
 
 	"backendai"
@@ -171,7 +172,7 @@ func (s *Store) openFiles(ctx context.Context) error {
 		return err
 	}
 	bdb, err := bolt.Open(filepath.Join(root, "metadata.db"), 0o600, &bolt.Options{Timeout: openTimeout})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return backendai.Errorf(backendai.CodeUnavailable, "another process has the image store %q open", root).
 			WithHint("images are managed through the running server")
 	}

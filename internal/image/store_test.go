@@ -98,7 +98,6 @@ type entry struct {
 	mode             int64
 	uid, gid         int
 	pax              map[string]string
-	size             int64 // of a header that lies; 0 is the body's
 }
 
 // archiveOf makes a layer. Entries belong to the user who runs the test, so

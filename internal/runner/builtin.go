@@ -86,7 +86,7 @@ func (r *Runner) openSSHD(logger *slog.Logger) error {
 }
 
 func (r *Runner) open(name string, port int, s server) error {
-	l, err := net.Listen("tcp", net.JoinHostPort(r.Config.Loopback, strconv.Itoa(port)))
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(r.Config.Loopback, strconv.Itoa(port)))
 	if err != nil {
 		for _, b := range r.builtin {
 			b.listener.Close()

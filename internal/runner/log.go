@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -58,7 +59,7 @@ func (l *sessionLog) shrink() error {
 	buf := make([]byte, 64<<10)
 	from := max(0, l.size-l.limit/2)
 	n, err := l.file.ReadAt(buf, from)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("shrink session log: %w", err)
 	}
 	if i := bytes.IndexByte(buf[:n], '\n'); i >= 0 {

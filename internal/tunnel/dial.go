@@ -212,7 +212,7 @@ func (d *Dialer) dialWebSocket(ctx context.Context, u *url.URL) (net.Conn, error
 		return nil, err
 	}
 	transport := &http.Transport{Proxy: d.proxy, DialContext: d.netDial(), TLSClientConfig: d.tlsConfig(), DisableKeepAlives: true}
-	ws, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{
+	ws, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{ //nolint:bodyclose // the library closes it, or hands over a body in memory
 		HTTPClient: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		HTTPHeader: req.Header, Host: req.Host, CompressionMode: websocket.CompressionDisabled,
 	})

@@ -92,7 +92,7 @@ func listed(path string, addresses []string, suffix string) (bool, error) {
 
 // connects is for the kernel that has no such table.
 func connects(address string) bool {
-	conn, err := net.DialTimeout("tcp", address, lastPause)
+	conn, err := (&net.Dialer{Timeout: lastPause}).DialContext(context.Background(), "tcp", address)
 	if err != nil {
 		return false
 	}

@@ -152,7 +152,7 @@ func (c *connection) listenTCP(ctx context.Context, r *ssh.Request) {
 		answer(r, false, nil)
 		return
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.FormatUint(uint64(want.Port), 10)))
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.FormatUint(uint64(want.Port), 10)))
 	if err != nil {
 		c.log.Info("remote forwarding refused", "err", err)
 		answer(r, false, nil)
@@ -191,7 +191,7 @@ func (c *connection) listenSocket(ctx context.Context, r *ssh.Request) {
 		answer(r, false, nil)
 		return
 	}
-	l, err := net.Listen("unix", want.Path)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", want.Path)
 	if err == nil {
 		err = os.Chmod(want.Path, 0o600)
 	}
@@ -307,7 +307,7 @@ func (c *connection) offerAgent(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("make folder of agent socket: %w", err)
 	}
 	a := &agentSocket{dir: dir, path: dir + "/agent"}
-	if a.listener, err = net.Listen("unix", a.path); err != nil {
+	if a.listener, err = new(net.ListenConfig).Listen(ctx, "unix", a.path); err != nil {
 		return "", errors.Join(fmt.Errorf("listen on agent socket: %w", err), os.Remove(dir))
 	}
 	c.agent = a

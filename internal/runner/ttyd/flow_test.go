@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"hash"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -29,7 +28,7 @@ func TestNoByteIsLostOverCuts(t *testing.T) {
 	want := sha256.Sum256(append([]byte("go\r\n"), lines(1, last, 15)...))
 	random := rand.New(rand.NewPCG(1, 2))
 	total := uint64(last*17 + len("go\r\n"))
-	var sum hash.Hash = sha256.New()
+	sum := sha256.New()
 	var got uint64
 	from := &resume{}
 	sink := func(p []byte) {

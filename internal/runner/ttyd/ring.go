@@ -61,12 +61,9 @@ func (r *ring) view(at uint64, n int) []byte {
 }
 
 // read copies bytes from offset at, which must be held, into p.
-func (r *ring) read(p []byte, at uint64) int {
-	n := 0
-	for n < len(p) && at < r.end {
-		m := copy(p[n:], r.view(at, int(r.end-at)))
-		n += m
-		at += uint64(m)
+func (r *ring) read(p []byte, at uint64) {
+	for len(p) > 0 && at < r.end {
+		n := copy(p, r.view(at, int(r.end-at)))
+		p, at = p[n:], at+uint64(n)
 	}
-	return n
 }
