@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"backendai/internal/api/graphql"
 	"backendai/internal/auth"
 	"backendai/internal/session"
+	"backendai/internal/vfolder"
 )
 
 // Images is what the API needs of the image store.
@@ -39,16 +41,20 @@ type Images interface {
 	Dealias(ctx context.Context, alias string) error
 }
 
-// Options are the parts that the API stands on; all but Logger and Now are required.
+// Options are the parts that the API stands on; all but Proxies, Logger and Now
+// are required.
 type Options struct {
 	Sessions session.API
 	Accounts account.API
 	Images   Images
+	Folders  vfolder.API
 	// Capacity is what the machine has to give to sessions.
 	Capacity func(ctx context.Context) (backendai.Slots, error)
 	Version  string // of the server program
-	Logger   *slog.Logger
-	Now      func() time.Time // nil is time.Now
+	// Proxies are those whose X-Forwarded-Host and X-Forwarded-Proto are believed.
+	Proxies []netip.Prefix
+	Logger  *slog.Logger
+	Now     func() time.Time // nil is time.Now
 }
 
 // The limits of requests and answers.
@@ -241,6 +247,12 @@ func (w *recorder) WriteHeader(status int) {
 func (w *recorder) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return w.ResponseWriter.Write(p)
+}
+
+// ReadFrom implements io.ReaderFrom, so that a file goes by the kernel.
+func (w *recorder) ReadFrom(r io.Reader) (int64, error) {
+	w.WriteHeader(http.StatusOK)
+	return io.Copy(w.ResponseWriter, r)
 }
 
 // Unwrap lets http.ResponseController reach the connection.

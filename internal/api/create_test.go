@@ -76,13 +76,13 @@ func TestCreateAliases(t *testing.T) {
 		{[]string{"config.agentList", "config.agent_list"}, `null`, func(*session.CreateRequest) {}},
 		{[]string{"config.clusterSize"}, `3`, func(r *session.CreateRequest) { r.ClusterSize = 3 }},
 		{[]string{"config.mounts"}, `["data","x/sub"]`, func(r *session.CreateRequest) {
-			r.Mounts = []backendai.Mount{{Source: "data", Target: "/home/work/data"}, {Source: "x/sub", Target: "/home/work/sub"}}
+			r.Mounts = []backendai.Mount{{Source: "data"}, {Source: "x/sub"}}
 		}},
 		{[]string{"config.mount_map", "config.mountMap"}, `{"data":"here","more":"/opt/more"}`, func(r *session.CreateRequest) {
 			r.Mounts = []backendai.Mount{{Source: "data", Target: "/home/work/here"}, {Source: "more", Target: "/opt/more"}}
 		}},
 		{[]string{"config.mount_ids"}, `["11111111-2222-4333-8444-555555555555"]`, func(r *session.CreateRequest) {
-			r.Mounts = []backendai.Mount{{Source: "11111111-2222-4333-8444-555555555555", Target: "/home/work/11111111-2222-4333-8444-555555555555"}}
+			r.Mounts = []backendai.Mount{{Source: "11111111-2222-4333-8444-555555555555"}}
 		}},
 	} {
 		for _, key := range c.keys {
@@ -124,7 +124,7 @@ func TestMountOptions(t *testing.T) {
 	w := newWorld(t)
 	got := w.create(t, "/session", `{"image":"python","name":"mysession","config":{"mounts":["data","other"],
 		"mount_options":{"data":{"type":"bind","permission":"ro","subpath":"a"},"other":{"perm":"rw","mount_destination":"/opt/x"}}}}`)
-	want := []backendai.Mount{{Source: "data/a", Target: "/home/work/data", Permission: "ro"}, {Source: "other", Target: "/opt/x", Permission: "rw"}}
+	want := []backendai.Mount{{Source: "data", Subpath: "a", Permission: "ro"}, {Source: "other", Target: "/opt/x", Permission: "rw"}}
 	if diff := cmp.Diff(want, got.Mounts); diff != "" {
 		t.Error(diff)
 	}

@@ -116,7 +116,8 @@ func readConfig(p *params, req *session.CreateRequest) {
 }
 
 // readMounts brings the three ways to ask for folders together, in the order of
-// "mounts" and then of name. Targets are absolute.
+// "mounts" and then of name. Targets that nobody named are empty: a folder that
+// is named by its id is mounted under its name.
 func readMounts(p *params) []backendai.Mount {
 	targets := p.textMap("mount_map", "mountMap")
 	maps.Copy(targets, p.textMap("mount_id_map", "mountIdMap"))
@@ -141,10 +142,7 @@ func readMounts(p *params) []backendai.Mount {
 		if _, asked := targets[source]; asked && m.Target == "" {
 			p.fault("mount_map."+source, "is empty")
 		}
-		if m.Target == "" {
-			m.Target = path.Base(source)
-		}
-		if !path.IsAbs(m.Target) {
+		if m.Target != "" && !path.IsAbs(m.Target) {
 			m.Target = path.Join(home, m.Target)
 		}
 		mounts = append(mounts, m)
@@ -163,9 +161,7 @@ func readMountOptions(p *params, m *backendai.Mount) {
 	if target := p.text("", "mount_destination", "mountDestination"); target != "" {
 		m.Target = target
 	}
-	if sub := p.text("", "subpath"); sub != "" {
-		m.Source = path.Join(m.Source, sub)
-	}
+	m.Subpath = p.text("", "subpath")
 }
 
 // firstOf is the name under which a parameter came.

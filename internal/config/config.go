@@ -61,6 +61,13 @@ type Config struct {
 	LogLevel           string            // debug, info, warn or error
 	LogFormat          string            // text or json
 	LogRetention       string            // how long the logs of ended sessions are kept: 30d
+	StorageHosts       map[string]string // directories of folders by the names of their hosts
+	DefaultHost        string            // the storage host of folders for which nobody names one
+	FolderQuota        string            // most bytes of one folder
+	UserQuota          string            // most bytes of all folders of one user
+	MaxFolders         string            // most folders of one user
+	TrashRetention     string            // how long deleted folders can be restored
+	TrustedProxies     []string          // addresses and networks of proxies that tell where clients came from
 
 	origins map[string]string // by key
 }
@@ -97,6 +104,13 @@ func Keys() []Key {
 		{Name: "log-level", Usage: "`LEVEL` from which on the server logs: debug, info, warn or error", def: fixed("info"), field: func(c *Config) *string { return &c.LogLevel }},
 		{Name: "log-format", Usage: "`FORM` of the server's log: text or json", def: fixed("text"), field: func(c *Config) *string { return &c.LogFormat }},
 		{Name: "log-retention", Usage: "`TIME` for which the logs of ended sessions are kept, such as 12h or 30d", def: fixed("30d"), field: func(c *Config) *string { return &c.LogRetention }},
+		{Name: "storage-hosts", Usage: "`NAME=DIR,…`: directories in which folders are kept, on any POSIX file system (local:default is in the state directory unless it is named)", def: fixed(""), table: func(c *Config) *map[string]string { return &c.StorageHosts }},
+		{Name: "default-storage-host", Usage: "`NAME` of the storage host of folders for which nobody names one", def: fixed(LocalHost), field: func(c *Config) *string { return &c.DefaultHost }},
+		{Name: "folder-quota", Usage: "`SIZE` that one folder may hold, such as 100g (default: no limit)", def: fixed(""), field: func(c *Config) *string { return &c.FolderQuota }},
+		{Name: "user-quota", Usage: "`SIZE` that all folders of one user may hold together, such as 1t (default: no limit)", def: fixed(""), field: func(c *Config) *string { return &c.UserQuota }},
+		{Name: "max-folders", Usage: "`NUMBER` of folders that one user may own (default: no limit)", def: fixed(""), field: func(c *Config) *string { return &c.MaxFolders }},
+		{Name: "trash-retention", Usage: "`TIME` for which deleted folders can be restored, such as 12h or 30d; 0d keeps them", def: fixed("30d"), field: func(c *Config) *string { return &c.TrashRetention }},
+		{Name: "trusted-proxies", Usage: "`ADDRESS,…` of proxies, or networks such as 10.0.0.0/8, whose X-Forwarded-Host and X-Forwarded-Proto are believed", def: fixed(""), list: func(c *Config) *[]string { return &c.TrustedProxies }},
 	}
 }
 
@@ -311,6 +325,7 @@ func (c *Config) Validate() error {
 	if _, err := parseDays(c.LogRetention); err != nil {
 		fault("log-retention", "%w", err)
 	}
+	c.validateStorage(fault)
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(faults...)
 }

@@ -37,6 +37,8 @@ func TestPrecedence(t *testing.T) {
 		"insecure-registries": "a:5000,b | environment BACKEND_SERVER_INSECURE_REGISTRIES",
 		"tls-cert":            " | default", "tls-key": " | default", "runtime": " | default", "network": "nat | default",
 		"log-level": "info | default", "log-format": "text | default", "log-retention": "30d | default",
+		"storage-hosts": " | default", "default-storage-host": "local:default | default", "folder-quota": " | default", "user-quota": " | default",
+		"max-folders": " | default", "trash-retention": "30d | default", "trusted-proxies": " | default",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -28,6 +28,7 @@ import (
 	"backendai/internal/config"
 	"backendai/internal/session"
 	"backendai/internal/version"
+	"backendai/internal/vfolder"
 )
 
 // The time limits of connections.
@@ -46,6 +47,7 @@ type parts struct {
 	sessions session.API
 	accounts account.API
 	images   api.Images
+	folders  vfolder.API
 	capacity func(ctx context.Context) (backendai.Slots, error)
 	run      func(ctx context.Context) error // blocks until ctx ends
 	close    func() error
@@ -89,7 +91,8 @@ func newServer(ctx context.Context, cfg *config.Config, logger *slog.Logger,
 		return nil, err
 	}
 	s.handler, err = api.New(api.Options{
-		Sessions: s.parts.sessions, Accounts: s.parts.accounts, Images: s.parts.images, Capacity: s.parts.capacity,
+		Sessions: s.parts.sessions, Accounts: s.parts.accounts, Images: s.parts.images, Folders: s.parts.folders,
+		Capacity: s.parts.capacity, Proxies: cfg.Proxies(),
 		Version: version.String(), Logger: logger,
 	})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"backendai/internal/account"
 	"backendai/internal/api"
 	"backendai/internal/config"
@@ -17,6 +19,7 @@ import (
 	"backendai/internal/image"
 	"backendai/internal/session"
 	"backendai/internal/store"
+	"backendai/internal/vfolder"
 )
 
 // The folders in the state directory.
@@ -59,17 +62,36 @@ func openParts(ctx context.Context, cfg *config.Config, logger *slog.Logger) (_ 
 	if err != nil {
 		return nil, err
 	}
+	folders, err := openFolders(cfg, db, logger)
+	if err != nil {
+		return nil, err
+	}
 	sessions, err := session.New(session.Options{
-		Store: db, Engine: driver, Images: images, Derive: db.Derive,
+		Store: db, Engine: driver, Images: images, Folders: folders, Derive: db.Derive,
 		LogDir: filepath.Join(cfg.StateDir, logsDir), LogRetention: cfg.Retention(), Logger: logger.With("part", "session"),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &parts{
-		sessions: sessions, accounts: accounts, images: images, capacity: driver.Capacity,
-		run: sessions.Run, close: closeAll,
+		sessions: sessions, accounts: accounts, images: images, folders: folders, capacity: driver.Capacity,
+		run: func(ctx context.Context) error {
+			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return sessions.Run(ctx) })
+			g.Go(func() error { return folders.Run(ctx) })
+			return g.Wait()
+		},
+		close: closeAll,
 	}, nil
+}
+
+// openFolders opens the folders on the storage hosts of the configuration.
+func openFolders(cfg *config.Config, db *store.Store, logger *slog.Logger) (*vfolder.Service, error) {
+	folder, user, count := cfg.Quotas()
+	return vfolder.New(vfolder.Options{
+		Store: db, Hosts: cfg.Hosts(), DefaultHost: cfg.DefaultHost, Key: db.Derive("storage-token", ""),
+		FolderQuota: folder, UserQuota: user, MaxFolders: count, TrashTime: cfg.TrashTime(), Logger: logger.With("part", "vfolder"),
+	})
 }
 
 // openEngine opens the engine that the configuration names and the images that

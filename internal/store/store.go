@@ -1,5 +1,6 @@
-// Package store keeps users, keypairs and sessions in SQLite. It is what
-// account.Store and session.Store ask for.
+// Package store keeps users, keypairs, sessions and what is to be known of
+// folders in SQLite. It is what account.Store, session.Store and vfolder.Store
+// ask for.
 //
 // The database is a file in the state directory, beside the key that seals the
 // secrets in it. A change that was acknowledged survives the death of the

@@ -239,7 +239,7 @@ func (f *filler) file(ctx context.Context, h *tar.Header, content io.Reader) err
 		return fullDisk(f.v.Name, err)
 	}
 	defer file.Close()
-	n, readErr, err := copySparse(file, content, h.Size)
+	n, readErr, err := copySparse(file, content)
 	switch {
 	case err != nil:
 		return fullDisk(f.v.Name, err)
@@ -255,7 +255,7 @@ func (f *filler) file(ctx context.Context, h *tar.Header, content io.Reader) err
 
 // copySparse writes what comes and leaves holes for zeros. It tells what went
 // wrong with reading and with writing apart.
-func copySparse(file *os.File, content io.Reader, size int64) (n int64, readErr, writeErr error) {
+func copySparse(file *os.File, content io.Reader) (n int64, readErr, writeErr error) {
 	block := blocks.Get().([]byte) //nolint:forcetypeassert // the pool has nothing else
 	defer blocks.Put(block)        //nolint:staticcheck // its header is small against what it holds
 	whole := part{}
@@ -279,8 +279,8 @@ func copySparse(file *os.File, content io.Reader, size int64) (n int64, readErr,
 			return n, err, nil
 		}
 	}
-	if whole.touched < size {
-		return n, nil, file.Truncate(size)
+	if whole.touched < n {
+		return n, nil, file.Truncate(n)
 	}
 	return n, nil, nil
 }

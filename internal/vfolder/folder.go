@@ -31,25 +31,33 @@ func (s *Service) Create(ctx context.Context, caller backendai.Caller, req Creat
 	if err != nil {
 		return View{}, err
 	}
+	if err := s.insert(ctx, caller, f); err != nil {
+		return View{}, err
+	}
+	v, _, err := s.view(ctx, caller, f)
+	return v, err
+}
+
+// insert makes the directory and the record of a new folder.
+func (s *Service) insert(ctx context.Context, caller backendai.Caller, f *backendai.VFolder) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	if err := s.mayOwn(ctx, caller, f); err != nil {
-		return View{}, err
+		return err
 	}
 	dir, err := s.folderDir(ctx, f)
 	if err != nil {
-		return View{}, err
+		return err
 	}
 	if err := s.makeDir(dir, f); err != nil {
-		return View{}, err
+		return err
 	}
 	if err := s.store.InsertFolder(ctx, f); err != nil {
 		_ = os.RemoveAll(dir) // empty; the first error tells more
-		return View{}, err
+		return err
 	}
 	s.log.Info("folder is made", "vfolder", f.ID, "name", f.Name, "host", f.Host, "user", caller.User.Email)
-	v, _, err := s.view(ctx, caller, f)
-	return v, err
+	return nil
 }
 
 // draft checks a request and makes a record of it.
@@ -63,8 +71,12 @@ func (s *Service) draft(caller backendai.Caller, req CreateRequest) (*backendai.
 		return nil, backendai.Errorf(backendai.CodeInvalidParams, "there is no storage host %q", host).
 			WithHint("the storage hosts are: %s", strings.Join(names, ", "))
 	}
-	if req.MaxSize < 0 {
+	switch {
+	case req.MaxSize < 0:
 		return nil, backendai.Errorf(backendai.CodeInvalidParams, "the quota %d is less than nothing", req.MaxSize)
+	case s.opts.FolderQuota > 0 && req.MaxSize > s.opts.FolderQuota && !caller.Superadmin():
+		return nil, backendai.Errorf(backendai.CodeQuota, "a folder may hold %s at most", backendai.FormatSize(s.opts.FolderQuota)).
+			WithHint("ask for less, or ask the administrator for more")
 	}
 	f := &backendai.VFolder{
 		ID: uuid.NewString(), Name: req.Name, Host: host, Domain: caller.User.Domain, Creator: caller.User.Email,

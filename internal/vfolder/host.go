@@ -48,6 +48,18 @@ func (s *Service) Hosts() (names []string, standard string) {
 	return slices.Sorted(maps.Keys(s.opts.Hosts)), s.opts.DefaultHost
 }
 
+// Space is how many bytes a storage host has left, and has in all.
+func (s *Service) Space(ctx context.Context, host string) (free, total int64, err error) {
+	if err := s.probe(ctx, host); err != nil {
+		return 0, 0, err
+	}
+	dir, err := s.hostDir(ctx, host)
+	if err != nil {
+		return 0, 0, err
+	}
+	return freeSpace(dir)
+}
+
 // hostDir is the directory of a storage host that is there.
 func (s *Service) hostDir(ctx context.Context, host string) (string, error) {
 	dir, ok := s.opts.Hosts[host]

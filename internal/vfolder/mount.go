@@ -1,6 +1,7 @@
 package vfolder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -45,6 +46,7 @@ func (s *Service) resolve(ctx context.Context, caller backendai.Caller, m backen
 	if err != nil {
 		return m, err
 	}
+	standard := path.Base(sub) // of the target, when a part of a folder is named
 	if m.Subpath != "" {
 		if sub, err = cleanPath(path.Join(sub, m.Subpath)); err != nil {
 			return m, err
@@ -67,12 +69,10 @@ func (s *Service) resolve(ctx context.Context, caller backendai.Caller, m backen
 			WithHint("mount it with perm=%s, or without a permission", v.Effective)
 	}
 	m.Permission = string(asked)
-	if m.Target == "" {
-		m.Target = backendai.MountTarget(v.Name)
-		if sub != "" {
-			m.Target = path.Base(sub)
-		}
+	if m.Target == "" && standard != "." {
+		m.Target = standard
 	}
+	m.Target = cmp.Or(m.Target, backendai.MountTarget(v.Name))
 	if m.Target, err = backendai.ParseMountTarget(m.Target); err != nil {
 		return m, err
 	}

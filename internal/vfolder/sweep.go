@@ -21,8 +21,16 @@ func (s *Service) wake() {
 }
 
 // Run does what goes on in the background until ctx ends: what is set aside is
-// deleted, the trash is emptied in time, and uploads nobody comes back for go.
+// deleted, the trash is emptied in time, uploads nobody comes back for go, and
+// tasks run. It returns when they have ended.
 func (s *Service) Run(ctx context.Context) error {
+	if err := s.brokenClones(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	s.tasks.mu.Lock()
+	s.tasks.ctx = ctx
+	s.tasks.mu.Unlock()
+	defer s.tasks.work.Wait()
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
 	for {

@@ -11,6 +11,7 @@ package vfolder
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -147,6 +148,7 @@ type Service struct {
 	sweeping chan struct{}
 	uploads  uploads
 	fills    fills
+	tasks    tasks
 	tus      http.Handler
 	probes   probes
 }
@@ -181,7 +183,36 @@ type API interface {
 	Restore(ctx context.Context, caller backendai.Caller, ref string) error
 	Erase(ctx context.Context, caller backendai.Caller, ref string) error
 	Purge(ctx context.Context, caller backendai.Caller, ref string) error
+	Clone(ctx context.Context, caller backendai.Caller, ref string, req CloneRequest) (v View, taskID string, err error)
+	FollowTask(ctx context.Context, caller backendai.Caller, id string, step func(TaskState) error) error
 	Hosts() (names []string, standard string)
+	Space(ctx context.Context, host string) (free, total int64, err error)
+
+	Invite(ctx context.Context, caller backendai.Caller, ref string, p backendai.Permission, emails []string) ([]string, error)
+	Invitations(ctx context.Context, caller backendai.Caller, sent bool) ([]*Invitation, error)
+	Accept(ctx context.Context, caller backendai.Caller, id string) error
+	Decline(ctx context.Context, caller backendai.Caller, id string) error
+	Share(ctx context.Context, caller backendai.Caller, ref string, p backendai.Permission, emails []string) ([]string, error)
+	Unshare(ctx context.Context, caller backendai.Caller, ref string, emails []string) ([]string, error)
+	Leave(ctx context.Context, caller backendai.Caller, ref, userID string) error
+
+	Files(ctx context.Context, caller backendai.Caller, ref, name string) ([]File, error)
+	Mkdir(ctx context.Context, caller backendai.Caller, ref string, names []string, parents, existOK bool) (made []string, failed map[string]error, err error)
+	Move(ctx context.Context, caller backendai.Caller, ref, src, dst string) error
+	RenameFile(ctx context.Context, caller backendai.Caller, ref, target, name string) error
+	Remove(ctx context.Context, caller backendai.Caller, ref string, names []string, recursive bool) error
+
+	RequestUpload(ctx context.Context, caller backendai.Caller, ref string, req UploadRequest) (Upload, error)
+	RequestFill(ctx context.Context, caller backendai.Caller, ref, dir string) (token string, err error)
+	RequestDownload(ctx context.Context, caller backendai.Caller, ref string, req DownloadRequest) (token string, err error)
+
+	// What follows is for those who hold a token of the above.
+	ServeUpload(w http.ResponseWriter, r *http.Request, token, part string) error
+	ServeFill(w http.ResponseWriter, r *http.Request, token string) (Filled, error)
+	Same(ctx context.Context, token string, lines io.Reader, visit func(n int) error) error
+	ServeDownload(w http.ResponseWriter, r *http.Request, token string) error
+	Tree(ctx context.Context, token string, visit func(Entry) error) error
+	Checksum(ctx context.Context, token, below string) (Checksum, error)
 }
 
 var _ API = (*Service)(nil)
