@@ -41,6 +41,8 @@ type Engine struct {
 	watching sync.WaitGroup // one for each session that is waited for
 	ctx      context.Context
 	cancel   context.CancelFunc // ends the waiting; sessions go on
+	closing  sync.Once
+	closed   error // of the one close
 
 	mu   sync.Mutex // guards byID; never held while anything blocks
 	byID map[string]*session
@@ -192,7 +194,11 @@ func (e *Engine) openNetwork(kind string) (err error) {
 	default:
 		return fmt.Errorf("make engine: unknown network %q", kind)
 	}
-	e.bridge, err = openBridge(e.names, hostResolver(resolverFiles), e.log)
+	servers := hostResolver(resolverFiles)
+	if len(servers.servers) == 0 {
+		e.log.Warn("sessions have no DNS: this machine names no server that they could reach", "files", resolverFiles)
+	}
+	e.bridge, err = openBridge(e.names, servers, e.log)
 	if err != nil {
 		e.bridge = nil
 		e.log.Warn("sessions have no network: the host's cannot be set up", "err", err)
@@ -201,8 +207,13 @@ func (e *Engine) openNetwork(kind string) (err error) {
 }
 
 // Close ends the engine's own work. Sessions go on, and a later engine with the
-// same directories takes them over.
+// same directories takes them over. Closing again does nothing.
 func (e *Engine) Close() error {
+	e.closing.Do(func() { e.closed = e.close() })
+	return e.closed
+}
+
+func (e *Engine) close() error {
 	e.cancel()
 	e.watching.Wait()
 	e.watchers.close()

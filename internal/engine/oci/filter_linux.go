@@ -15,7 +15,7 @@ import (
 type filter struct {
 	names   names
 	subnet  netip.Prefix
-	allowed []netip.Addr // name servers at link-local addresses
+	servers []netip.Addr // name servers, which may be this host or link-local
 }
 
 var metadata = netip.MustParsePrefix("169.254.0.0/16")
@@ -33,22 +33,26 @@ func (f filter) install() error {
 	bridge := f.names.bridge()
 
 	// Before any address translation: what is for the host itself goes no
-	// further, under whatever address, published ports of others included.
+	// further, under whatever address, published ports of others included. Only
+	// its name server answers, where sessions are told to ask it.
 	early := f.chain(c, table, "early", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, nftables.ChainTypeFilter)
+	f.admitQueries(c, early)
 	rule(c, early, from(bridge), toHost(), drop())
 	input := f.chain(c, table, "input", nftables.ChainHookInput, nftables.ChainPriorityFilter, nftables.ChainTypeFilter)
+	f.admitQueries(c, input)
 	rule(c, input, from(bridge), drop())
 
 	forward := f.chain(c, table, "forward", nftables.ChainHookForward, nftables.ChainPriorityFilter, nftables.ChainTypeFilter)
 	rule(c, forward, from(bridge), toDevices(devicePrefix), drop())
-	for _, server := range f.allowed {
-		for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-			rule(c, forward, from(bridge), toNet(netip.PrefixFrom(server, 32)), toPort(protocol, 53), accept())
-		}
-	}
+	f.admitQueries(c, forward)
 	rule(c, forward, from(bridge), toNet(metadata), drop())
 	rule(c, forward, to(bridge), established(), accept())
 	rule(c, forward, to(bridge), drop())
+
+	// Nobody on the host reaches what a session binds to all its addresses.
+	output := f.chain(c, table, "output", nftables.ChainHookOutput, nftables.ChainPriorityFilter, nftables.ChainTypeFilter)
+	rule(c, output, to(bridge), established(), accept())
+	rule(c, output, to(bridge), drop())
 
 	nat := f.chain(c, table, "postrouting", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, nftables.ChainTypeNAT)
 	rule(c, nat, fromNet(f.subnet), notTo(bridge), []expr.Any{&expr.Masq{}})
@@ -56,6 +60,15 @@ func (f filter) install() error {
 		return fmt.Errorf("install packet filter: %w", err)
 	}
 	return f.openForeign()
+}
+
+// admitQueries lets the sessions' packets to their name servers pass a chain.
+func (f filter) admitQueries(c *nftables.Conn, chain *nftables.Chain) {
+	for _, server := range f.servers {
+		for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+			rule(c, chain, from(f.names.bridge()), toNet(netip.PrefixFrom(server, 32)), toPort(protocol, 53), accept())
+		}
+	}
 }
 
 func (f filter) chain(c *nftables.Conn, t *nftables.Table, name string, hook *nftables.ChainHook, priority *nftables.ChainPriority, kind nftables.ChainType) *nftables.Chain {

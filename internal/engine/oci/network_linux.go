@@ -74,12 +74,7 @@ func openBridge(n names, r resolver, log *slog.Logger) (_ *bridge, err error) {
 			return nil, err
 		}
 	}
-	f := filter{names: n, subnet: b.subnet}
-	for _, server := range r.servers {
-		if metadata.Contains(server) {
-			f.allowed = append(f.allowed, server)
-		}
-	}
+	f := filter{names: n, subnet: b.subnet, servers: r.servers}
 	if err := f.install(); err != nil {
 		return nil, err
 	}

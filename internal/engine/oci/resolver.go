@@ -8,10 +8,17 @@ import (
 	"strings"
 )
 
-// The files that name the machine's DNS servers, in order of preference. The
-// second has the real ones when the first names a resolver on this machine's
+// The files that name the machine's DNS servers, in order of preference. All but
+// the first have the real ones when the first names a resolver on this machine's
 // loopback, which no session can reach.
-var resolverFiles = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
+var resolverFiles = []string{
+	"/etc/resolv.conf",
+	"/run/systemd/resolve/resolv.conf",
+	"/run/NetworkManager/no-stub-resolv.conf",
+	"/run/NetworkManager/resolv.conf",
+	"/run/dnsmasq/resolv.conf",
+	"/run/resolvconf/resolv.conf",
+}
 
 // resolver is the part of a resolv.conf that sessions get.
 type resolver struct {
