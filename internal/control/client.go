@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"backendai"
@@ -47,8 +48,9 @@ func NewClient(dial func(ctx context.Context) (net.Conn, error), secret []byte) 
 				MaxResponseHeaderBytes: maxHeader,
 				MaxIdleConnsPerHost:    2,
 				IdleConnTimeout:        30 * time.Second,
+				ExpectContinueTimeout:  replyTimeout,
 				ReadBufferSize:         4 << 10,
-				WriteBufferSize:        4 << 10,
+				WriteBufferSize:        16 << 10,
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -158,13 +160,6 @@ func (c *Client) Logs(ctx context.Context, follow bool) (io.ReadCloser, error) {
 	return limitedBody{io.LimitReader(body, LogLimit), body}, nil
 }
 
-// Files gives an uncompressed tar of a path, which is relative to the home. The
-// tar is the session's word: whoever unpacks it checks names and bounds size.
-// A stream that breaks off ends in io.ErrUnexpectedEOF. The caller closes it.
-func (c *Client) Files(ctx context.Context, path string) (io.ReadCloser, error) {
-	return c.stream(ctx, "/v1/files?path="+url.QueryEscape(path))
-}
-
 // Events calls yield for each event, in order, until ctx ends, yield returns
 // false or the connection breaks. It returns nil when yield ended it; a session
 // that was shut down is an error like any other lost connection. A batch that
@@ -205,7 +200,12 @@ func (c *Client) call(ctx context.Context, limit time.Duration, method, path str
 		return err
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	return readReply(resp.Body, reply)
+}
+
+// readReply reads a bounded reply to its end, into reply if it is wanted.
+func readReply(body io.Reader, reply any) error {
+	data, err := io.ReadAll(io.LimitReader(body, maxReply+1))
 	switch {
 	case err != nil:
 		return unreachable(err)
@@ -220,18 +220,40 @@ func (c *Client) call(ctx context.Context, limit time.Duration, method, path str
 	return nil
 }
 
-// stream opens a reply without end. Its headers come within replyTimeout; after
-// that only ctx ends it.
+// stream opens a reply without end.
 func (c *Client) stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	resp, err := c.open(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// open asks for a reply without end. Its headers come within replyTimeout;
+// after that only ctx ends it.
+func (c *Client) open(ctx context.Context, method, path string, form url.Values) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(replyTimeout, func() { cancel(context.DeadlineExceeded) })
-	resp, err := c.send(ctx, http.MethodGet, path, nil)
-	timer.Stop()
+	defer timer.Stop()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://runner"+path, body)
+	if err != nil {
+		cancel(nil)
+		return nil, fmt.Errorf("make request to the runner: %w", err)
+	}
+	if form != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	resp, err := c.do(req)
 	if err != nil {
 		cancel(nil)
 		return nil, err
 	}
-	return &streamBody{resp.Body, cancel}, nil
+	resp.Body = &streamBody{resp.Body, cancel}
+	return resp, nil
 }
 
 func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
@@ -250,6 +272,11 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	if content != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	return c.do(req)
+}
+
+// do sends a request. A reply that is not a success is an error.
+func (c *Client) do(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, unreachable(err)

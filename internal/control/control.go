@@ -11,7 +11,13 @@
 //	GET  /v1/events                   one JSON Event a line, for as long as the connection lives;
 //	                                  a batch that is over already is told first
 //	POST /v1/interrupt                SIGINT to what runs in the foreground (batch); 204
-//	GET  /v1/files?path=P             an uncompressed tar of P, which is relative to the home
+//	GET  /v1/files?path=P&path=Q      an uncompressed tar of the paths, which are relative to the home;
+//	                                  what is left out is told by PAXSkipped. Many paths: POST /v1/files/pack
+//	                                  with them as a form
+//	POST /v1/files?path=P             unpacks the uncompressed tar that is its body below the folder P → Unpacked
+//	GET  /v1/files/list?path=P        one JSON Entry a line: P itself, then what is in it; the last line is ListEnd
+//	GET  /v1/files/raw?path=P&offset=N  the bytes of a file from N on; its Entry is in the header X-Entry
+//	GET  /v1/files/sum?path=P&length=N  Sum of a file, or of its first N bytes
 //	GET  /v1/terminals                []Terminal; DELETE /v1/terminals/{name} ends one
 //	POST /v1/shutdown                 ends every process within ShutdownGrace, then PID 1 exits; 202
 //
@@ -93,6 +99,69 @@ type File struct {
 	Path string `json:"path"`
 	Mode uint32 `json:"mode"`
 	Data []byte `json:"data"`
+}
+
+// The types of Entry.
+const (
+	TypeFile   = "file"
+	TypeFolder = "directory"
+	TypeLink   = "symlink"
+	TypeOther  = "other"
+)
+
+// EntryHeader is the header of a raw reply that holds the file's Entry.
+const EntryHeader = "X-Entry"
+
+// PAXSkipped is the record of a tar's global header that tells what was left
+// out and why, "path: reason". Programs that do not know it pass over it.
+const PAXSkipped = "BACKENDAI.skipped"
+
+// Bounds of what is told about files.
+const (
+	MaxEntries = 100_000 // of one folder's list
+	MaxSkipped = 500     // left out of one archive, each told by itself
+)
+
+// Entry is a file, folder, link or something else.
+type Entry struct {
+	Name     string    `json:"name"`          // as it is: whoever shows it makes it printable
+	Raw      []byte    `json:"raw,omitempty"` // the name where it is not UTF-8, on the wire only
+	Type     string    `json:"type"`          // one of the Type constants
+	Size     int64     `json:"size"`          // bytes
+	Mode     uint32    `json:"mode"`          // permissions, set-user-ID and the like: the low 12 bits
+	Modified time.Time `json:"modified"`
+	Changed  time.Time `json:"changed"`
+	Accessed time.Time `json:"accessed"`
+	Target   string    `json:"target,omitempty"` // of a link
+}
+
+// ListEnd is the last line of a list.
+type ListEnd struct {
+	End  bool `json:"end"`
+	More bool `json:"more"` // there are more entries than MaxEntries
+}
+
+// Unpacked tells what came of an archive.
+type Unpacked struct {
+	Files   int       `json:"files"`
+	Folders int       `json:"folders"`
+	Links   int       `json:"links"`
+	Bytes   int64     `json:"bytes"`   // of the files
+	SHA256  []byte    `json:"sha256"`  // of the archive as it came
+	Skipped []Skipped `json:"skipped"` // at most MaxSkipped
+	More    int       `json:"more"`    // how many more were left out
+}
+
+// Skipped is an entry of an archive that was left out.
+type Skipped struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
+// Sum is the SHA-256 of a file's first bytes.
+type Sum struct {
+	SHA256 []byte `json:"sha256"`
+	Size   int64  `json:"size"` // how many bytes that are
 }
 
 // Health is the runner's word on itself.

@@ -15,7 +15,6 @@ import (
 
 	"backendai"
 	"backendai/internal/control"
-	"backendai/internal/runner/files"
 	"backendai/internal/runner/ttyd"
 	"backendai/internal/version"
 )
@@ -47,7 +46,12 @@ func (r *Runner) server(ctx context.Context) *http.Server {
 	handle("GET /v1/logs", r.getLogs)
 	handle("GET /v1/events", r.getEvents)
 	handle("POST /v1/interrupt", r.interrupt)
-	handle("GET /v1/files", r.getFiles)
+	handle("GET /v1/files", r.packFiles)
+	handle("POST /v1/files/pack", r.packFiles)
+	handle("POST /v1/files", r.unpackFiles)
+	handle("GET /v1/files/list", r.listFiles)
+	handle("GET /v1/files/raw", r.readFile)
+	handle("GET /v1/files/sum", r.sumFile)
 	handle("GET /v1/terminals", r.getTerminals)
 	handle("DELETE /v1/terminals/{name}", r.endTerminal)
 	handle("POST /v1/shutdown", r.postShutdown)
@@ -76,7 +80,9 @@ func answer(w http.ResponseWriter, req *http.Request, h func(http.ResponseWriter
 			control.WriteError(out, backendai.Errorf(backendai.CodeInternal, "the runner failed: %v", p))
 		}
 	}()
-	req.Body = http.MaxBytesReader(out, req.Body, maxBody)
+	if !unbounded(req) {
+		req.Body = http.MaxBytesReader(out, req.Body, maxBody)
+	}
 	switch err := h(out, req); {
 	case err == nil:
 	case out.begun:
@@ -230,20 +236,6 @@ func (r *Runner) interrupt(w http.ResponseWriter, _ *http.Request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
-}
-
-func (r *Runner) getFiles(w http.ResponseWriter, req *http.Request) error {
-	name := req.URL.Query().Get("path")
-	if name == "" {
-		return backendai.Errorf(backendai.CodeInvalidParams, "there is no path")
-	}
-	archive, err := files.Open(r.Config.Home, name)
-	if err != nil {
-		return err
-	}
-	defer archive.Close()
-	w.Header().Set("Content-Type", "application/x-tar")
-	return archive.Write(req.Context(), w)
 }
 
 func (r *Runner) getTerminals(w http.ResponseWriter, _ *http.Request) error {
