@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"backendai/internal/api"
 	"backendai/internal/auth"
 	"backendai/internal/session"
+	"backendai/internal/vfolder"
 )
 
 // accounts is a scripted account.API: alice owns the session, the stranger nothing.
@@ -320,6 +322,7 @@ type world struct {
 	accounts *accounts
 	sessions *sessions
 	images   *images
+	folders  *vfolder.Service
 	handler  *api.Handler
 	server   *httptest.Server
 }
@@ -327,9 +330,11 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, accounts: newAccounts(), sessions: &sessions{events: make(chan backendai.Event)}, images: &images{}}
+	w.folders = newFolders(t, w.accounts)
 	var err error
 	w.handler, err = api.New(api.Options{
-		Sessions: w.sessions, Accounts: w.accounts, Images: w.images, Version: "1.2.3",
+		Sessions: w.sessions, Accounts: w.accounts, Images: w.images, Folders: w.folders, Version: "1.2.3",
+		Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Capacity: func(context.Context) (backendai.Slots, error) {
 			return backendai.Slots{"cpu": 2000, "mem": 4 << 30}, nil
 		},

@@ -23,6 +23,10 @@ type route struct {
 
 // table lists every route.
 func (h *Handler) table() []route {
+	return slices.Concat(h.platformRoutes(), h.folderRoutes(), h.storageRoutes())
+}
+
+func (h *Handler) platformRoutes() []route {
 	return []route{
 		{method: "GET", pattern: "/", handle: h.greet, open: true},
 		{method: "GET", pattern: "/manager/announcement", handle: h.announcement},
@@ -65,6 +69,8 @@ func (h *Handler) table() []route {
 		{method: "GET", pattern: "/stream/session/{name}/httpproxy", handle: h.proxy, long: true},
 		{method: "GET", pattern: "/events/session", handle: h.sessionEvents, long: true},
 
+		{method: "GET", pattern: "/events/background-task", handle: h.backgroundTask, long: true},
+
 		{method: "POST", pattern: "/admin/gql", handle: h.graphQL},
 		{method: "POST", pattern: "/admin/graphql", handle: h.legacyGraphQL},
 
@@ -74,6 +80,77 @@ func (h *Handler) table() []route {
 		{method: "POST", pattern: "/image/build", handle: h.buildImage, superadmin: true, long: true},
 		{method: "POST", pattern: "/image/import", handle: h.importImage, superadmin: true, long: true, rawBody: true},
 	}
+}
+
+func (h *Handler) folderRoutes() []route {
+	trash := h.onFolder(http.StatusNoContent, h.trashFolder)
+	removeFiles, renameFile, moveFile := h.onFolder(http.StatusOK, h.deleteFiles), h.onFolder(http.StatusOK, h.renameFile), h.onFolder(http.StatusOK, h.moveFile)
+	return []route{
+		{method: "GET", pattern: "/folders", handle: h.listFolders},
+		{method: "POST", pattern: "/folders", handle: h.createFolder},
+		{method: "DELETE", pattern: "/folders", handle: trash},
+		{method: "GET", pattern: "/folders/_/id", handle: h.folderID},
+		{method: "GET", pattern: "/folders/_/hosts", handle: h.folderHosts},
+		{method: "GET", pattern: "/folders/_/all-hosts", handle: h.folderHosts},
+		{method: "GET", pattern: "/folders/_/all_hosts", handle: h.folderHosts},
+		{method: "GET", pattern: "/folders/_/allowed-types", handle: h.folderTypes},
+		{method: "GET", pattern: "/folders/_/allowed_types", handle: h.folderTypes},
+		{method: "POST", pattern: "/folders/restore-from-trash-bin", handle: h.onFolder(http.StatusNoContent, h.restoreFolder)},
+		{method: "POST", pattern: "/folders/delete-from-trash-bin", handle: h.onFolder(http.StatusNoContent, h.eraseFolder)},
+		{method: "POST", pattern: "/folders/purge", handle: h.onFolder(http.StatusNoContent, h.purgeFolder)},
+		{method: "GET", pattern: "/folders/invitations/list", handle: h.invitations(false)},
+		{method: "GET", pattern: "/folders/invitations/list-sent", handle: h.invitations(true)},
+		{method: "GET", pattern: "/folders/invitations/list_sent", handle: h.invitations(true)},
+		{method: "POST", pattern: "/folders/invitations/accept", handle: h.acceptInvitation},
+		{method: "DELETE", pattern: "/folders/invitations/delete", handle: h.declineInvitation},
+		{method: "POST", pattern: "/folders/invitations/delete", handle: h.declineInvitation},
+
+		{method: "GET", pattern: "/folders/{folder}", handle: h.folderInfo},
+		{method: "DELETE", pattern: "/folders/{folder}", handle: trash},
+		{method: "DELETE", pattern: "/folders/{folder}/force", handle: h.onFolder(http.StatusNoContent, h.forceFolder)},
+		{method: "POST", pattern: "/folders/{folder}/rename", handle: h.onFolder(http.StatusCreated, h.renameFolder)},
+		{method: "POST", pattern: "/folders/{folder}/update-options", handle: h.onFolder(http.StatusCreated, h.updateFolder)},
+		{method: "POST", pattern: "/folders/{folder}/clone", handle: h.cloneFolder, long: true},
+		{method: "POST", pattern: "/folders/{folder}/invite", handle: h.inviteToFolder},
+		{method: "POST", pattern: "/folders/{folder}/share", handle: h.shareFolder},
+		{method: "DELETE", pattern: "/folders/{folder}/unshare", handle: h.unshareFolder},
+		{method: "POST", pattern: "/folders/{folder}/unshare", handle: h.unshareFolder},
+		{method: "POST", pattern: "/folders/{folder}/leave", handle: h.leaveFolder},
+		{method: "GET", pattern: "/folders/{folder}/files", handle: h.folderFiles},
+		{method: "POST", pattern: "/folders/{folder}/mkdir", handle: h.makeFolders},
+		{method: "POST", pattern: "/folders/{folder}/rename-file", handle: renameFile},
+		{method: "POST", pattern: "/folders/{folder}/rename_file", handle: renameFile},
+		{method: "POST", pattern: "/folders/{folder}/move-file", handle: moveFile},
+		{method: "POST", pattern: "/folders/{folder}/move_file", handle: moveFile},
+		{method: "DELETE", pattern: "/folders/{folder}/delete-files", handle: removeFiles, long: true},
+		{method: "POST", pattern: "/folders/{folder}/delete-files", handle: removeFiles, long: true},
+		{method: "DELETE", pattern: "/folders/{folder}/delete_files", handle: removeFiles, long: true},
+		{method: "POST", pattern: "/folders/{folder}/delete_files", handle: removeFiles, long: true},
+		{method: "POST", pattern: "/folders/{folder}/request-upload", handle: h.requestUpload},
+		{method: "POST", pattern: "/folders/{folder}/request-upload-archive", handle: h.requestFill},
+		{method: "POST", pattern: "/folders/{folder}/request-download", handle: h.requestDownload},
+		{method: "POST", pattern: "/folders/{folder}/request-download-archive", handle: h.requestDownloadArchive},
+	}
+}
+
+// storageRoutes are open to whoever holds a token in the query.
+func (h *Handler) storageRoutes() []route {
+	routes := []route{
+		{method: "GET", pattern: storageBase, handle: h.storageStatus, open: true},
+		{method: "GET", pattern: storageBase + "/download", handle: h.storageDownload, open: true},
+		{method: "POST", pattern: storageBase + "/download", handle: h.storageDownload, open: true},
+		{method: "GET", pattern: storageBase + "/download-archive", handle: h.storageDownload, open: true},
+		{method: "GET", pattern: storageBase + "/tree", handle: h.storageTree, open: true},
+		{method: "GET", pattern: storageBase + "/checksum", handle: h.storageChecksum, open: true},
+		{method: "POST", pattern: storageBase + "/upload-archive", handle: h.storageFill, open: true},
+		{method: "POST", pattern: storageBase + "/upload-archive/compare", handle: h.storageSame, open: true},
+	}
+	for _, method := range []string{"OPTIONS", "HEAD", "POST", "PATCH", "DELETE"} {
+		for _, pattern := range []string{"/upload", "/upload/{upload}", "/upload/{upload}/{part}"} {
+			routes = append(routes, route{method: method, pattern: storageBase + pattern, handle: h.storageUpload, open: true})
+		}
+	}
+	return routes
 }
 
 // find gives the route of a request and the texts of its pattern's names.

@@ -99,10 +99,16 @@ func (w *Writer) WriteHeader(h *tar.Header) error {
 			return err
 		}
 	}
-	if err := w.tar.WriteHeader(h); err != nil {
+	// What the tar would round away must not be part of the checksum.
+	whole := *h
+	whole.ModTime = time.Unix(0, 0)
+	if !h.ModTime.IsZero() {
+		whole.ModTime = time.Unix(h.ModTime.Unix(), 0)
+	}
+	if err := w.tar.WriteHeader(&whole); err != nil {
 		return err
 	}
-	w.digest.header(h)
+	w.digest.header(&whole)
 	w.entries++
 	return nil
 }
@@ -265,10 +271,10 @@ func CheckLink(name, target string) error {
 	return nil
 }
 
-// Header makes the header of an entry. Times are of whole seconds, so that it
-// needs no more than the form that every reader knows.
+// Header makes the header of an entry. WriteHeader keeps whole seconds of its
+// time, so that it needs no more than the form that every reader knows.
 func Header(name string, info fs.FileInfo, link string) *tar.Header {
-	h := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: time.Unix(info.ModTime().Unix(), 0)}
+	h := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: info.ModTime()}
 	switch {
 	case info.IsDir():
 		h.Typeflag, h.Name = tar.TypeDir, name+"/"
