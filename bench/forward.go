@@ -21,22 +21,22 @@ import (
 	"time"
 )
 
-// shellForward is "ssh -L" on this machine with OpenSSH's own server: what
-// people use in place of a tunnel.
+// shellForward is "ssh -L" with OpenSSH's own server, which runs on this machine
+// and in the network of a session: what people use in place of a tunnel.
 type shellForward struct {
 	port   string
 	cipher string
 
 	dir      string
 	sshd     string
-	to       string // port that it leads to
+	network  string // file of the network namespace that it leads into
 	listener net.Listener
 	client   *exec.Cmd
 }
 
-// newShellForward leads to a local port with the fastest cipher that there is.
-func newShellForward(ctx context.Context, dir, to string) (_ *shellForward, err error) {
-	f := &shellForward{dir: dir, to: to}
+// newShellForward leads to the app of a session with the fastest cipher that there is.
+func newShellForward(ctx context.Context, dir, network string) (_ *shellForward, err error) {
+	f := &shellForward{dir: dir, network: network}
 	if f.sshd, err = exec.LookPath("/usr/sbin/sshd"); err != nil {
 		return nil, fmt.Errorf("find OpenSSH's server: %w", err)
 	}
@@ -110,7 +110,7 @@ func (f *shellForward) serve(ctx context.Context, c net.Conn) error {
 	defer socket.Close()
 	cmd := exec.CommandContext(ctx, f.sshd, "-i", "-f", filepath.Join(f.dir, "config"))
 	cmd.Stdin, cmd.Stdout = socket, socket
-	if err := cmd.Start(); err != nil {
+	if err := inNetwork(f.network, cmd.Start); err != nil {
 		return err
 	}
 	go func() { _ = cmd.Wait() }() // it ends with its connection
@@ -130,7 +130,7 @@ func (f *shellForward) open(ctx context.Context, cipher string) error {
 	f.cipher, _, _ = strings.Cut(cipher, "@")
 	_, port, _ := net.SplitHostPort(f.listener.Addr().String())
 	options := append(key(filepath.Join(f.dir, "user")).options("root", port),
-		"-N", "-o", "ExitOnForwardFailure=yes", "-c", cipher, "-L", f.port+":127.0.0.1:"+f.to)
+		"-N", "-o", "ExitOnForwardFailure=yes", "-c", cipher, "-L", fmt.Sprintf("%s:127.0.0.1:%d", f.port, appPort))
 	f.client = exec.CommandContext(ctx, "ssh", options...)
 	said := new(tail)
 	f.client.Stderr = said

@@ -30,9 +30,10 @@
 //     itself, and against "docker run" of the same root to its first output. A
 //     hundred starts at once, and what a start and removal cost the server.
 //   - tunnel: "backend.ai app" to a program in a session, against two plain
-//     relays in a row to the same program on this machine; the relays are
-//     processes of this program that splice(2). "ssh -L" with its fastest
-//     cipher, against the tunnel with and without TLS. 500 connections at once.
+//     relays in a row to the same program; the relays are processes of this
+//     program that splice(2), and the second connects in the session's network.
+//     The same, with and without TLS, against "ssh -L" with its fastest cipher
+//     and an OpenSSH server in the session's network. 500 connections at once.
 //   - memory: resident memory of the server, of a session's runner and of a
 //     tunnel; the start of the client.
 //   - ssh: the session's own SSH server against OpenSSH's, which runs as the

@@ -4,8 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"strconv"
 	"time"
@@ -44,10 +42,6 @@ func (b *bench) memory(ctx context.Context) error {
 			return err
 		}
 	}
-	match, err := p.api.MatchSessions(ctx, memorySession)
-	if err != nil || len(match) != 1 {
-		return errors.Join(err, fmt.Errorf("%d sessions are named %s", len(match), memorySession))
-	}
 	for range b.rounds(5) {
 		if err := b.fresh(ctx, &inside); err != nil {
 			return err
@@ -67,14 +61,14 @@ func (b *bench) fresh(ctx context.Context, to *series) error {
 	if _, err := p.session(ctx, name); err != nil {
 		return err
 	}
-	match, err := p.api.MatchSessions(ctx, name)
-	if err != nil || len(match) != 1 {
-		return errors.Join(err, fmt.Errorf("%d sessions are named %s", len(match), name))
+	id, err := p.id(ctx, name)
+	if err != nil {
+		return err
 	}
 	if err := pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
-	pid, err := runner(match[0].ID)
+	pid, err := runner(id)
 	if err != nil {
 		return err
 	}

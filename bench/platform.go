@@ -209,6 +209,18 @@ func (p *platform) session(ctx context.Context, name string, options ...string) 
 	return timed(p.command(ctx, append(append([]string{"start", "-t", name}, options...), imageName)...))
 }
 
+// id is that of the session with a name.
+func (p *platform) id(ctx context.Context, name string) (string, error) {
+	match, err := p.api.MatchSessions(ctx, name)
+	if err == nil && len(match) != 1 {
+		err = fmt.Errorf("%d sessions have the name", len(match))
+	}
+	if err != nil {
+		return "", fmt.Errorf("find session %s: %w", name, err)
+	}
+	return match[0].ID, nil
+}
+
 func (p *platform) remove(ctx context.Context, name string) error {
 	_, err := timed(p.command(ctx, "rm", "-f", name))
 	p.mu.Lock()

@@ -13,9 +13,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // roles are what this program does as another process: the first argument
@@ -28,8 +31,8 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 // pieceSize is how much is read and written at once, in bytes.
 const pieceSize = 256 << 10
 
-// serve is the app at the far end of the tunnels: "serve PORT" inside a session,
-// port 0 on this machine. It prints its port. A connection begins with a line:
+// serve is the app at the far end of the tunnels: "serve PORT" inside a session.
+// It prints its port. A connection begins with a line:
 //
 //	source N        sends a byte; gets one; then sends N bytes and ends
 //	echo 0          sends what it gets
@@ -47,15 +50,24 @@ func serve(ctx context.Context, args []string) error {
 	return listen(ctx, "127.0.0.1:"+args[0], a.handle)
 }
 
-// relay leads every connection to an address: "relay HOST:PORT". It prints its
-// port. It is what the tunnel's two processes are compared with: the kernel
-// moves the bytes, and nothing else is done.
+// relay leads every connection to an address: "relay HOST:PORT [NETNS]", where
+// NETNS is the file of the network namespace to connect in. It prints its port.
+// It is what the tunnel's two processes are compared with: the kernel moves the
+// bytes, and nothing else is done.
 func relay(ctx context.Context, args []string) error {
-	if len(args) != 1 {
-		return errors.New("usage: relay HOST:PORT")
+	if len(args) != 1 && len(args) != 2 {
+		return errors.New("usage: relay HOST:PORT [NETNS]")
+	}
+	network := ""
+	if len(args) == 2 {
+		network = args[1]
 	}
 	return listen(ctx, "127.0.0.1:0", func(c net.Conn) error {
-		far, err := net.Dial("tcp", args[0]) //nolint:noctx // the process is ended as a whole
+		var far net.Conn
+		err := inNetwork(network, func() (err error) {
+			far, err = net.Dial("tcp", args[0]) //nolint:noctx // the process is ended as a whole
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -64,6 +76,29 @@ func relay(ctx context.Context, args []string) error {
 		go func() { done <- half(far, c) }()
 		return errors.Join(half(c, far), <-done)
 	})
+}
+
+// inNetwork calls do in a network namespace, which is named by its file; without
+// a name, here.
+func inNetwork(file string, do func() error) error {
+	if file == "" {
+		return do()
+	}
+	ns, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	defer ns.Close()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter network namespace: %w", err)
+			return
+		}
+		done <- do()
+	}()
+	return <-done
 }
 
 // half moves one direction and its end.

@@ -28,11 +28,11 @@ func (b *bench) start(ctx context.Context) error {
 	if _, err := p.session(ctx, "bench-model"); err != nil {
 		return err
 	}
-	info, err := p.api.MatchSessions(ctx, "bench-model")
-	if err != nil || len(info) != 1 {
-		return fmt.Errorf("find the session: %w", errors.Join(err, fmt.Errorf("%d have the name", len(info))))
+	id, err := p.id(ctx, "bench-model")
+	if err != nil {
+		return err
 	}
-	bare, err := b.newBare(info[0].ID)
+	bare, err := b.newBare(id)
 	if err != nil {
 		return err
 	}

@@ -34,21 +34,25 @@ func (b *bench) tunnel(ctx context.Context) error {
 	if err := b.install(ctx, tunnelSession); err != nil {
 		return err
 	}
-	h, err := newHost(ctx, b.self)
+	network, err := b.network(ctx, tunnelSession)
 	if err != nil {
 		return err
 	}
-	defer h.close()
+	r, err := newRelays(ctx, b.self, network)
+	if err != nil {
+		return err
+	}
+	defer r.close()
 	way, err := p.app(ctx, tunnelSession, strconv.Itoa(appPort))
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(b.throughput(ctx, way.port, h.relays), b.roundTrips(ctx, way.port, h.relays)); err != nil {
+	if err := errors.Join(b.throughput(ctx, way.port, r.port), b.roundTrips(ctx, way.port, r.port)); err != nil {
 		way.close()
 		return err
 	}
 	b.manyConnections(ctx, way.port)
-	shell, err := newShellForward(ctx, filepath.Join(b.dir, "sshd"), h.app)
+	shell, err := newShellForward(ctx, filepath.Join(b.dir, "sshd"), network)
 	if err != nil {
 		way.close()
 		return fmt.Errorf("ssh -L: %w", err)
@@ -60,6 +64,16 @@ func (b *bench) tunnel(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(b.overTLS(ctx, shell), p.remove(ctx, tunnelSession))
+}
+
+// network is the file of a session's network namespace.
+func (b *bench) network(ctx context.Context, session string) (string, error) {
+	id, err := b.platform.id(ctx, session)
+	if err != nil {
+		return "", err
+	}
+	pid, err := runner(id)
+	return fmt.Sprintf("/proc/%d/ns/net", pid), err
 }
 
 // throughput moves one stream in either direction.
@@ -374,34 +388,30 @@ func (b *bench) install(ctx context.Context, session string) error {
 	return err
 }
 
-// host is what the tunnel is compared with: the same app on this machine, and
-// two relays in a row before it.
-type host struct {
-	app    string // port
-	relays string // port of the first
-	roles  []*exec.Cmd
+// relays are what the tunnel is compared with: two in a row, of which the second
+// connects inside the session's network as the server does.
+type relays struct {
+	port  string // of the first
+	roles []*exec.Cmd
 }
 
-func newHost(ctx context.Context, self string) (_ *host, err error) {
-	h := new(host)
+func newRelays(ctx context.Context, self, network string) (_ *relays, err error) {
+	r := new(relays)
 	defer func() {
 		if err != nil {
-			h.close()
+			r.close()
 		}
 	}()
-	if h.app, err = h.role(ctx, self, "serve", "0"); err != nil {
-		return nil, err
-	}
-	second, err := h.role(ctx, self, "relay", "127.0.0.1:"+h.app)
+	second, err := r.role(ctx, self, "relay", fmt.Sprintf("127.0.0.1:%d", appPort), network)
 	if err != nil {
 		return nil, err
 	}
-	h.relays, err = h.role(ctx, self, "relay", "127.0.0.1:"+second)
-	return h, err
+	r.port, err = r.role(ctx, self, "relay", "127.0.0.1:"+second)
+	return r, err
 }
 
 // role starts this program in a role and gives the port that it prints.
-func (h *host) role(ctx context.Context, self string, args ...string) (string, error) {
+func (r *relays) role(ctx context.Context, self string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, self, args...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -410,7 +420,7 @@ func (h *host) role(ctx context.Context, self string, args ...string) (string, e
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("start %s: %w", args[0], err)
 	}
-	h.roles = append(h.roles, cmd)
+	r.roles = append(r.roles, cmd)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		return "", fmt.Errorf("start %s: %w", args[0], err)
@@ -418,8 +428,8 @@ func (h *host) role(ctx context.Context, self string, args ...string) (string, e
 	return strings.TrimSpace(line), nil
 }
 
-func (h *host) close() {
-	for _, cmd := range h.roles {
+func (r *relays) close() {
+	for _, cmd := range r.roles {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
 	}
