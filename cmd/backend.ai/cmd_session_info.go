@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +18,7 @@ import (
 var infoColumns = []column{
 	{name: "name"}, {name: "session_id"}, {name: "priority"}, {name: "image"}, {name: "type"}, {name: "tag"},
 	{name: "created_at"}, {name: "terminated_at"}, {name: "status"}, {name: "status_info"}, {name: "status_data", json: true},
-	{name: "status_history", json: true}, {name: "result"}, {name: "occupied_slots", format: slotsCell, json: true},
+	{name: "status_history", format: historyCell, json: true}, {name: "result"}, {name: "occupied_slots", format: slotsCell, json: true},
 	{name: "occupying_slots", format: slotsCell, json: true},
 	{
 		name: "containers", format: containersCell,
@@ -26,6 +30,19 @@ var infoColumns = []column{
 			return nestedCell(v, func(o map[string]any) string { return fmt.Sprintf("%v (%v)", o["name"], o["id"]) }, ", ")
 		},
 	},
+}
+
+// historyCell writes the statuses in the order in which they were entered.
+func historyCell(v any) string {
+	times, _ := v.(map[string]any)
+	at := func(status string) string { return fmt.Sprint(times[status]) }
+	steps := slices.SortedFunc(maps.Keys(times), func(a, b string) int {
+		return cmp.Or(cmp.Compare(at(a), at(b)), cmp.Compare(slices.Index(backendai.Statuses(), backendai.Status(a)), slices.Index(backendai.Statuses(), backendai.Status(b))))
+	})
+	for i, status := range steps {
+		steps[i] = at(status) + " " + status
+	}
+	return cmp.Or(strings.Join(steps, "\n"), "(empty)")
 }
 
 func containersCell(v any) string {

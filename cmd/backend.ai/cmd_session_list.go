@@ -18,7 +18,7 @@ var sessionColumns = []column{
 	{name: "occupied_slots", format: slotsCell, json: true}, {name: "occupying_slots", format: slotsCell, json: true},
 	{name: "requested_slots", format: slotsCell, json: true}, {name: "domain_name"}, {name: "user_email"}, {name: "full_name"},
 	{name: "cluster_mode"}, {name: "cluster_size"}, {name: "scaling_group"}, {name: "startup_command"}, {name: "starts_at"},
-	{name: "service_ports", json: true}, {name: "mounts"}, {name: "status_history", json: true},
+	{name: "service_ports", json: true}, {name: "mounts"}, {name: "status_history", format: historyCell, json: true},
 }
 
 // The sets of statuses of the two generations of the protocol (CLI reference 2.6).

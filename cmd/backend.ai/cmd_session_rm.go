@@ -29,7 +29,7 @@ func newSessionRemoveCommand(e *env, name string, aliases ...string) *cobra.Comm
 				if err == nil && stats {
 					err = e.showStats(last)
 				}
-				if problem, ok := errors.AsType[*backendai.Error](err); ok && problem.Code == backendai.CodeNotFound && o.Owner == "" && problem.Hint == "" {
+				if problem, ok := errors.AsType[*backendai.Error](err); ok && problem.Code == backendai.CodeNotFound && o.Owner == "" {
 					err = problem.WithHint("'backend.ai ps' lists yours; for the session of another user give the owner's access key with -o")
 				}
 				return map[string]any{"session": ref, "stats": last}, err

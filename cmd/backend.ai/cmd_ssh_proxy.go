@@ -48,8 +48,8 @@ func newSSHProxyCommand(e *env) *cobra.Command {
 	})
 }
 
-// prepareHost writes what belongs to a host before ssh reads it. What fails is
-// told by the connection that follows.
+// prepareHost writes what belongs to a host before ssh reads it. That the
+// server does not tell it, the connection that follows tells the user.
 func (e *env) prepareHost(ctx context.Context, c *client.Client, dir, host string) error {
 	folder, err := e.openSSHFolder(dir)
 	if err != nil {
@@ -58,14 +58,19 @@ func (e *env) prepareHost(ctx context.Context, c *client.Client, dir, host strin
 	defer folder.Close()
 	ctx, cancel := context.WithTimeout(ctx, prepareTime)
 	defer cancel()
-	s, err := folder.prepare(ctx, c, host)
-	if err == nil {
-		return folder.lead(host, s)
-	}
+	a, err := askSSH(ctx, c, host)
 	if backendai.CodeOf(err) == backendai.CodeNotFound {
-		err = errors.Join(err, folder.forget(host))
+		if err := folder.forget(host); err != nil {
+			return err
+		}
 	}
-	return err
+	if err != nil {
+		return exitError{code: exitFailure}
+	}
+	if err := folder.keep(a); err != nil {
+		return err
+	}
+	return folder.lead(host, a.session)
 }
 
 // sshProxy moves bytes between a session's SSH server and ssh until the server

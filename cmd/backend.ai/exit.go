@@ -26,12 +26,15 @@ const (
 )
 
 // usageError is a command line that cannot be understood.
-type usageError struct{ err error }
+type usageError struct {
+	err   error
+	shape bool // not a value is wrong, but the command line as a whole: how it is called is told
+}
 
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+func usagef(format string, args ...any) error { return usageError{err: fmt.Errorf(format, args...)} }
 
 // exitError ends the program with a code. What there is to say has been said
 // already when err is nil.
@@ -107,7 +110,7 @@ func (e *env) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	code := exitCode(err)
 	silent, _ := errors.AsType[exitError](err)
 	_, interrupted := errors.AsType[signalled](err)
-	_, usage := errors.AsType[usageError](err)
+	usage, isUsage := errors.AsType[usageError](err)
 	switch {
 	case interrupted:
 		e.term.Info("Interrupted!")
@@ -117,13 +120,19 @@ func (e *env) report(ctx context.Context, cmd *cobra.Command, err error) int {
 			e.term.Fail("%v", jsonErr)
 		}
 	default:
-		e.term.Fail("%s", strings.Join(errorLines(err), "\n"))
-		if usage {
-			e.term.Info("usage: %s\nhint: see '%s -h'", usageLine(cmd), cmd.CommandPath())
+		lines := errorLines(err)
+		if isUsage && usage.shape {
+			lines = append(lines, "usage: "+usageLine(cmd))
 		}
+		if isUsage && !strings.HasPrefix(lines[len(lines)-1], hintMark) {
+			lines = append(lines, fmt.Sprintf("%ssee '%s -h'", hintMark, cmd.CommandPath()))
+		}
+		e.term.Fail("%s", strings.Join(lines, "\n"))
 	}
 	return code
 }
+
+const hintMark = "hint: "
 
 // errorLines are the title, what the protocol's details add, and the hint.
 func errorLines(err error) []string {
@@ -133,10 +142,18 @@ func errorLines(err error) []string {
 		return lines
 	}
 	lines = append(lines, detailLines(problem)...)
-	if problem.Hint != "" {
-		lines = append(lines, "hint: "+problem.Hint)
+	if hint := hintOf(problem); hint != "" {
+		lines = append(lines, hintMark+hint)
 	}
 	return lines
+}
+
+// hintOf is the hint of a problem, or what helps with the commonest ones.
+func hintOf(problem *backendai.Error) string {
+	if problem.Hint == "" && problem.Code == backendai.CodeNotFound && strings.HasPrefix(problem.Title, "no such session") {
+		return "'backend.ai ps' lists yours"
+	}
+	return problem.Hint
 }
 
 func detailLines(problem *backendai.Error) (lines []string) {
@@ -172,8 +189,8 @@ func errorJSON(err error) map[string]any {
 	answer := map[string]any{"ok": false, "msg": err.Error(), "error": err.Error()}
 	if problem, ok := errors.AsType[*backendai.Error](err); ok {
 		api := map[string]any{"type": "https://api.backend.ai/probs/" + string(problem.Code), "title": problem.Title}
-		if problem.Hint != "" {
-			answer["hint"], api["hint"] = problem.Hint, problem.Hint
+		if hint := hintOf(problem); hint != "" {
+			answer["hint"], api["hint"] = hint, hint
 		}
 		if problem.Data != nil {
 			api["data"] = problem.Data

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"backendai"
+	"backendai/internal/client"
 	"backendai/internal/term"
 	"backendai/internal/tunnel"
 )
@@ -148,7 +149,7 @@ func (f *forwarder) reach(ctx context.Context) (net.Conn, error) {
 	until := time.Now().Add(serverPatience)
 	for {
 		c, err := f.dial(ctx)
-		if code := backendai.CodeOf(err); err == nil || code != backendai.CodeUnreachable && code != backendai.CodeUnavailable || time.Now().After(until) {
+		if err == nil || !client.Restarting(err) || time.Now().After(until) {
 			return c, err
 		}
 		select {

@@ -65,7 +65,7 @@ The client finds its server and its keys in the environment (BACKEND_ENDPOINT, B
 	global := root.PersistentFlags()
 	global.StringVar(&e.output, "output", outputConsole, "`FORM` of the result: console, or json for programs")
 	global.BoolVar(&e.skipTLS, "skip-sslcert-validation", false, "do not check the certificate of the server; only for servers of your own")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err, true} })
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
 		// The only failure is that nobody reads it.
 		_ = writeHelp(cmd.OutOrStdout(), cmd)
@@ -84,7 +84,7 @@ func (e *env) complete(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return usageError{err}
+				return usageError{err, true}
 			}
 			return nil
 		}
@@ -104,13 +104,13 @@ func group(cmd *cobra.Command, subs ...*cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return usageError{errors.New("a command is missing")}
+			return usageError{errors.New("a command is missing"), true}
 		}
 		err := fmt.Errorf("there is no command %q", cmd.CommandPath()+" "+args[0])
 		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
 			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(like, " or "))
 		}
-		return usageError{err}
+		return usageError{err, true}
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.AddCommand(subs...)

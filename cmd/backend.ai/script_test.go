@@ -67,8 +67,12 @@ func ask(args []string) int {
 	return 0
 }
 
+// scriptTime bounds one script: a command that hangs is killed, and the script
+// tells which it was.
+const scriptTime = 90 * time.Second
+
 // TestScripts runs each script of testdata/script as a user would, against a
-// server of its own with the fake engine, an administrator, a user and a
+// server of its own with the fake engine and 8 cores to give, an administrator, a user and a
 // stranger. The commands of scripts beside testscript's own:
 //
 //	as USER          be admin, user, stranger or nobody from now on
@@ -88,9 +92,10 @@ func TestScripts(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			t.Parallel()
-			w := &scriptWorld{t: t, settings: map[string]string{"state-dir": t.TempDir()}, opened: map[string]*opened{}}
+			w := &scriptWorld{t: t, settings: map[string]string{"state-dir": t.TempDir(), "cpu": "8", "mem": "8g"}, opened: map[string]*opened{}}
 			testscript.Run(t, testscript.Params{
 				Files: []string{file}, Setup: w.setup, RequireExplicitExec: true, RequireUniqueNames: true, UpdateScripts: *update,
+				Deadline: time.Now().Add(scriptTime),
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"as": w.as, "exit": w.exit, "open": w.open, "close": w.close,
 					"stop-server": w.stopServer, "start-server": w.startServer,

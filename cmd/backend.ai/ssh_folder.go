@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 
 	"golang.org/x/crypto/ssh"
 
@@ -104,54 +105,64 @@ type sshSession struct {
 	own      bool // it has a key of its own for logging in
 }
 
-// prepare asks the server for the host key and the login key of a session and
-// puts them into the folder.
-func (f *sshFolder) prepare(ctx context.Context, c *client.Client, ref string) (sshSession, error) {
-	identity := make(chan identityResult, 1)
-	asking, cancel := context.WithCancel(ctx)
-	defer func() {
-		cancel()
-		<-identity // closed by its goroutine
-	}()
-	go func() {
-		defer close(identity)
-		key, err := downloadIdentity(asking, c, ref)
-		identity <- identityResult{key, err}
-	}()
-	keys, err := c.HostKeys(ctx, ref)
-	if err != nil {
-		return sshSession{}, err
-	}
-	if !uuidRE.MatchString(keys.ID) || backendai.ValidateSessionName(keys.Name) != nil {
-		return sshSession{}, backendai.Errorf(backendai.CodeInternal, "the server gives session %q the id %q and the name %q, which are none", ref, keys.ID, keys.Name)
-	}
-	s := sshSession{id: strings.ToLower(keys.ID), name: keys.Name}
-	if err := f.root.MkdirAll("sessions/"+s.id, 0o700); err != nil {
-		return s, fmt.Errorf("make folder for keys: %w", err)
-	}
-	if err := f.pin(s, keys.Keys); err != nil {
-		return s, err
-	}
-	own := <-identity
-	if own.err != nil {
-		return s, own.err
-	}
-	s.own = own.key != nil
-	name := "sessions/" + s.id + "/" + identityFile
-	if s.own {
-		err = f.write(name, own.key)
-	} else {
-		err = f.remove(name)
-	}
-	if err == nil {
-		err = f.lead(s.name, s)
-	}
-	return s, err
+// sshAnswer is what the server says of a session's SSH.
+type sshAnswer struct {
+	session  sshSession
+	hostKeys []string // in the form of authorized_keys
+	identity []byte   // private key for logging in; nil when the session has none
 }
 
-type identityResult struct {
-	key []byte // nil: the session has none
-	err error
+// askSSH asks the server for the host keys and the login key of a session.
+func askSSH(ctx context.Context, c *client.Client, ref string) (a sshAnswer, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var identityErr error
+	var asking sync.WaitGroup
+	asking.Go(func() { a.identity, identityErr = downloadIdentity(ctx, c, ref) })
+	keys, err := c.HostKeys(ctx, ref)
+	if err != nil {
+		cancel()
+	}
+	asking.Wait()
+	cancel()
+	switch {
+	case err != nil:
+		return a, err
+	case identityErr != nil:
+		return a, identityErr
+	case !uuidRE.MatchString(keys.ID) || backendai.ValidateSessionName(keys.Name) != nil:
+		return a, backendai.Errorf(backendai.CodeInternal, "the server gives session %q the id %q and the name %q, which are none", ref, keys.ID, keys.Name)
+	}
+	a.session, a.hostKeys = sshSession{id: strings.ToLower(keys.ID), name: keys.Name, own: a.identity != nil}, keys.Keys
+	return a, nil
+}
+
+// prepare asks for what belongs to a session and keeps it.
+func (f *sshFolder) prepare(ctx context.Context, c *client.Client, ref string) (sshSession, error) {
+	a, err := askSSH(ctx, c, ref)
+	if err == nil {
+		err = f.keep(a)
+	}
+	return a.session, err
+}
+
+// keep puts what the server has said into the folder.
+func (f *sshFolder) keep(a sshAnswer) error {
+	s := a.session
+	if err := f.root.MkdirAll("sessions/"+s.id, 0o700); err != nil {
+		return fmt.Errorf("make folder for keys: %w", err)
+	}
+	if err := f.pin(s, a.hostKeys); err != nil {
+		return err
+	}
+	name := "sessions/" + s.id + "/" + identityFile
+	if s.own {
+		if err := f.write(name, a.identity); err != nil {
+			return err
+		}
+	} else if err := f.remove(name); err != nil {
+		return err
+	}
+	return f.lead(s.name, s)
 }
 
 // pin keeps the host key of a session, or checks that it is the one that was kept.

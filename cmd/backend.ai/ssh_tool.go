@@ -25,7 +25,7 @@ type sshTool struct {
 func (t sshTool) run(ctx context.Context, e *env, args []string) error {
 	before, session, after, err := t.split(args)
 	if err != nil {
-		return usageError{err}
+		return usageError{err, true}
 	}
 	program, err := exec.LookPath(t.name)
 	if err != nil {
@@ -58,7 +58,7 @@ func (t sshTool) run(ctx context.Context, e *env, args []string) error {
 	}
 	rest, err := t.place(s.name+hostSuffix, session, after)
 	if err != nil {
-		return usageError{err}
+		return usageError{err, true}
 	}
 	return replaceBy(ctx, program, slices.Concat(argv, before, rest), os.Environ())
 }

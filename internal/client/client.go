@@ -230,6 +230,14 @@ func (c *Client) decode(ctx context.Context, resp *http.Response, into any) erro
 	return nil
 }
 
+// Restarting tells whether a call has failed because no server answered, as it
+// is while one starts again. A server that says that something in it cannot be
+// had now does answer.
+func Restarting(err error) bool {
+	e, ok := errors.AsType[*backendai.Error](err)
+	return ok && (e.Code == backendai.CodeUnreachable || e.Code == backendai.CodeUnavailable && e.Err != nil)
+}
+
 // unreachable explains why no answer came. A call that ended with its context
 // gives the context's cause.
 func (c *Client) unreachable(ctx context.Context, endpoint *url.URL, err error) error {

@@ -82,7 +82,7 @@ func (c *Client) Events(ctx context.Context, f EventFilter, subscribed func(), e
 			return context.Cause(ctx)
 		case errors.Is(err, ErrStop):
 			return nil
-		case err != nil && !(opened && broken(err)):
+		case err != nil && !(opened && Restarting(err)):
 			return err
 		}
 		select {
@@ -91,12 +91,6 @@ func (c *Client) Events(ctx context.Context, f EventFilter, subscribed func(), e
 		case <-time.After(reconnectAfter):
 		}
 	}
-}
-
-// broken tells whether an event stream ended for a reason that passes.
-func broken(err error) bool {
-	code := backendai.CodeOf(err)
-	return code == backendai.CodeUnreachable || code == backendai.CodeUnavailable
 }
 
 // eventStream reads one stream; nil says that it broke off.

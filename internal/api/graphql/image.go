@@ -93,3 +93,17 @@ func (r *resolver) DealiasImage(ctx context.Context, args struct{ Alias string }
 	}
 	return answer(r.opts.Images.Dealias(ctx, args.Alias))
 }
+
+type rescanImages struct {
+	done
+	TaskID *string
+}
+
+// RescanImages is for servers that keep a list of what registries have. This
+// one asks a registry when it needs an image of it, and has no list.
+func (r *resolver) RescanImages(ctx context.Context, _ struct{ Registry, Project *string }) (*rescanImages, error) {
+	if err := superadminOnly(ctx); err != nil {
+		return nil, err
+	}
+	return &rescanImages{done: done{Msg: "this server keeps no list of its registries' images: it finds an image when a session or 'backend.ai image pull' names it"}}, nil
+}

@@ -146,7 +146,7 @@ func (r *resolver) session(s *backendai.Session) *computeSession {
 	return &computeSession{
 		ID: id, SessionID: id, MainKernelID: id, UserID: uuid(s.UserID),
 		Name: s.Name, Type: strings.ToUpper(string(s.Type)), Image: s.Image, Architecture: s.Architecture, Registry: registry(s.Image),
-		Tag: optional(s.Tag), StartupCommand: optional(s.Startup),
+		Tag: optional(s.Tag), StartupCommand: optional(s.Startup), UserEmail: optional(s.UserEmail),
 		ClusterMode: "SINGLE_NODE", DomainName: s.Domain, GroupID: s.Group, GroupName: s.Group, AccessKey: s.AccessKey,
 		Status: string(s.Status), StatusInfo: s.StatusInfo, Result: string(result(s)), ScalingGroup: scalingGroupName,
 		Priority: int32(s.Priority), ClusterSize: int32(max(1, s.ClusterSize)),
