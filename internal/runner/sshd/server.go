@@ -37,7 +37,7 @@ const (
 
 // Options are what a Server is made of.
 type Options struct {
-	HostKeys       []string               // private keys in OpenSSH PEM; at least one
+	HostKeys       []string               // private keys in OpenSSH PEM; at least one. An RSA key is derived from Ed25519
 	AuthorizedKeys func() ([]byte, error) // lines as in sshd(8), asked at each login; Keys.Authorized fits
 	Table          *process.Table         // starts the processes
 	Home           string                 // where processes and SFTP start
@@ -81,30 +81,14 @@ func New(opts Options) (*Server, error) {
 		PublicKeyCallback: s.authenticate,
 		BannerCallback:    s.banner,
 	}
-	if len(opts.HostKeys) == 0 {
-		return nil, errors.New("make ssh server: no host key")
+	signers, err := parseHostKeys(opts.HostKeys)
+	if err != nil {
+		return nil, err
 	}
-	for i, text := range opts.HostKeys {
-		signer, err := hostKey(text)
-		if err != nil {
-			return nil, fmt.Errorf("parse host key %d: %w", i, err)
-		}
+	for _, signer := range signers {
 		s.config.AddHostKey(signer)
 	}
 	return s, nil
-}
-
-// hostKey parses a private key. RSA keys sign with SHA-2 only (RFC 8332).
-func hostKey(text string) (ssh.Signer, error) {
-	signer, err := ssh.ParsePrivateKey([]byte(text))
-	if err != nil || signer.PublicKey().Type() != ssh.KeyAlgoRSA {
-		return signer, err
-	}
-	algorithms, ok := signer.(ssh.AlgorithmSigner)
-	if !ok {
-		return nil, errors.New("the RSA key cannot choose its hash")
-	}
-	return ssh.NewSignerWithAlgorithms(algorithms, []string{ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSASHA512})
 }
 
 // ciphers are those of x/crypto. The client's first choice that we offer wins

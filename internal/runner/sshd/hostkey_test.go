@@ -1,0 +1,126 @@
+//go:build linux
+
+package sshd
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// fixedHostKey is an Ed25519 key of a seed of bytes 7.
+func fixedHostKey(t *testing.T) (string, ed25519.PrivateKey) {
+	t.Helper()
+	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+	text, _ := keyPair(t, key)
+	return text, key
+}
+
+// TestDerivedKeyIsStable holds the derivation: another result would be another
+// host key for every session that a newer runner goes on with.
+func TestDerivedKeyIsStable(t *testing.T) {
+	_, key := fixedHostKey(t)
+	began := time.Now()
+	derived, err := deriveRSA(key.Seed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("it took %s", time.Since(began))
+	if derived.N.BitLen() != 2048 {
+		t.Errorf("the key has %d bits", derived.N.BitLen())
+	}
+	sum := sha256.Sum256(derived.N.Bytes())
+	if got := hex.EncodeToString(sum[:8]); got != "a9b2e2a9f88c0768" {
+		t.Errorf("the modulus has the sum %s", got)
+	}
+	other, err := deriveRSA(bytes.Repeat([]byte{8}, ed25519.SeedSize))
+	if err != nil || other.N.Cmp(derived.N) == 0 {
+		t.Errorf("another seed: %v", err)
+	}
+}
+
+// TestRSAHostKeyIsMadeOnDemand looks which handshakes compute the key.
+func TestRSAHostKeyIsMadeOnDemand(t *testing.T) {
+	text, private := fixedHostKey(t)
+	derived, err := deriveRSA(private.Seed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, algorithm := range []string{ssh.KeyAlgoED25519, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSASHA512} {
+		signers, err := parseHostKeys([]string{text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := 0
+		config := &ssh.ServerConfig{NoClientAuth: true}
+		for _, signer := range signers {
+			if lazy, ok := signer.(*lazyRSA); ok {
+				inner := lazy.signer
+				lazy.signer = func() (ssh.MultiAlgorithmSigner, error) { made++; return inner() }
+			}
+			config.AddHostKey(signer)
+		}
+		var public ssh.PublicKey
+		if algorithm == ssh.KeyAlgoED25519 {
+			public, err = ssh.NewPublicKey(private.Public())
+		} else {
+			public, err = ssh.NewPublicKey(&derived.PublicKey)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, far := net.Pipe()
+		var ends sync.WaitGroup
+		ends.Go(func() {
+			conn, _, _, err := ssh.NewServerConn(far, config)
+			if err != nil {
+				t.Errorf("%s: %v", algorithm, err)
+				return
+			}
+			_ = conn.Wait()
+		})
+		conn, _, _, err := ssh.NewClientConn(near, "", &ssh.ClientConfig{
+			HostKeyAlgorithms: []string{algorithm}, HostKeyCallback: ssh.FixedHostKey(public),
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", algorithm, err)
+		}
+		_ = conn.Close()
+		ends.Wait()
+		if wanted := algorithm != ssh.KeyAlgoED25519; (made > 0) != wanted {
+			t.Errorf("%s: the RSA key was asked for %d times", algorithm, made)
+		}
+	}
+}
+
+// OpenSSH's client with nothing but RSA, on a server that was given no such key.
+func TestOpenSSHWithDerivedHostKey(t *testing.T) {
+	text, private := fixedHostKey(t)
+	s := serve(t, func(o *Options) { o.HostKeys = []string{text} })
+	derived, err := deriveRSA(private.Seed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.hostKey, err = ssh.NewPublicKey(&derived.PublicKey); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(filepath.Join(s.client, "id"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.writeClient(t, string(key))
+	for _, algorithm := range []string{"rsa-sha2-512", "rsa-sha2-256"} {
+		if out := s.output(t, "ssh", "-o", "HostKeyAlgorithms="+algorithm, "sess", "echo fine"); out != "fine\n" {
+			t.Errorf("%s: %q", algorithm, out)
+		}
+	}
+}
