@@ -89,7 +89,7 @@ type Batch struct {
 
 // SSH is the key material of the session's sshd.
 type SSH struct {
-	HostKeys       []string `json:"host_keys"`       // private, OpenSSH PEM; ed25519 and RSA
+	HostKeys       []string `json:"host_keys"`       // private, OpenSSH PEM; sshd derives an RSA key from an ed25519 one
 	AuthorizedKeys []string `json:"authorized_keys"` // lines; used when no .ssh folder brings its own
 	PrivateKey     string   `json:"private_key"`     // written to ~/id_container, mode 0600
 }

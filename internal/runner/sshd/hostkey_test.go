@@ -78,9 +78,19 @@ func TestRSAHostKeyIsMadeOnDemand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		near, far := net.Pipe()
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
 		var ends sync.WaitGroup
 		ends.Go(func() {
+			defer l.Close()
+			far, err := l.Accept()
+			if err != nil {
+				t.Errorf("%s: %v", algorithm, err)
+				return
+			}
+			defer far.Close()
 			conn, _, _, err := ssh.NewServerConn(far, config)
 			if err != nil {
 				t.Errorf("%s: %v", algorithm, err)
@@ -88,7 +98,7 @@ func TestRSAHostKeyIsMadeOnDemand(t *testing.T) {
 			}
 			_ = conn.Wait()
 		})
-		conn, _, _, err := ssh.NewClientConn(near, "", &ssh.ClientConfig{
+		conn, err := ssh.Dial("tcp", l.Addr().String(), &ssh.ClientConfig{
 			HostKeyAlgorithms: []string{algorithm}, HostKeyCallback: ssh.FixedHostKey(public),
 		})
 		if err != nil {
