@@ -45,7 +45,7 @@ var imports = map[string][]string{
 	"internal/vfolder":           {"internal/engine", "internal/archive"},
 	"internal/store":             {"internal/account", "internal/session", "internal/vfolder", "internal/filter"},
 	"internal/api":               {"internal/account", "internal/session", "internal/vfolder", "internal/auth", "internal/tunnel", "internal/api/graphql"},
-	"internal/api/graphql":       {"internal/account", "internal/session", "internal/filter"},
+	"internal/api/graphql":       {"internal/account", "internal/session", "internal/vfolder", "internal/filter"},
 	"internal/client":            {"internal/auth", "internal/tunnel"},
 	"internal/server":            {"internal/config", "internal/version", "internal/engine", "internal/engine/oci", "internal/engine/fake", "internal/image", "internal/store", "internal/account", "internal/session", "internal/vfolder", "internal/api", "internal/client"},
 	"cmd/runner":                 {"internal/control", "internal/version", "internal/runner", "internal/runner/process"},

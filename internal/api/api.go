@@ -87,7 +87,7 @@ func New(opts Options) (*Handler, error) {
 		h.now = time.Now
 	}
 	gql, err := graphql.New(graphql.Options{
-		Sessions: opts.Sessions, Accounts: opts.Accounts, Images: opts.Images, Capacity: opts.Capacity,
+		Sessions: opts.Sessions, Accounts: opts.Accounts, Images: opts.Images, Folders: opts.Folders, Capacity: opts.Capacity,
 		Version: opts.Version, Started: h.now(), Logger: h.log,
 	})
 	if err != nil {

@@ -352,3 +352,25 @@ func TestTokensAreNotLogged(t *testing.T) {
 		t.Errorf("the log has the token, or nothing: %s", text)
 	}
 }
+
+func TestFolderLists(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"one", "two", ".ssh"} {
+		w.ok("alice", "POST", "/folders", `{"name":"`+name+`"}`, 201)
+	}
+	const query = `query($filter: String, $order: String) { vfolder_list(limit: 10, offset: 0, filter: $filter, order: $order) { items { name permission ownership_type creator group } total_count } }`
+	for _, c := range []struct{ user, query, variables, want string }{
+		{
+			"alice", query, `{"filter":"name like \"%o%\"","order":"-name"}`,
+			`{"data":{"vfolder_list":{"items":[{"name":"two","permission":"wd","ownership_type":"user","creator":"alice@example.org","group":null},{"name":"one","permission":"wd","ownership_type":"user","creator":"alice@example.org","group":null}],"total_count":2}}}`,
+		},
+		{"stranger", query, `{}`, `{"data":{"vfolder_list":{"items":[],"total_count":0}}}`},
+		{"admin", `{ vfolder_list(limit: 1, offset: 1) { items { name } total_count } }`, `{}`, `{"data":{"vfolder_list":{"items":[{"name":"one"}],"total_count":3}}}`},
+		{"admin", `{ vfolder_own_list(limit: 1, offset: 0) { total_count } vfolder(id: "one") { name } }`, `{}`, `{"data":{"vfolder_own_list":{"total_count":0},"vfolder":null}}`},
+		{"alice", `{ vfolder_invited_list(limit: 1, offset: 0) { total_count } vfolder_project_list(limit: 1, offset: 0) { total_count } vfolder(id: "one") { name cur_size } }`, `{}`, `{"data":{"vfolder_invited_list":{"total_count":0},"vfolder_project_list":{"total_count":0},"vfolder":{"name":"one","cur_size":0}}}`},
+	} {
+		if got := w.gql(c.user, c.query, c.variables); got != c.want {
+			t.Errorf("%s: got  %s\nwant %s", c.user, got, c.want)
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"backendai"
 	"backendai/internal/account"
 	"backendai/internal/session"
+	"backendai/internal/vfolder"
 )
 
 //go:embed schema.graphql
@@ -45,6 +46,7 @@ type Options struct {
 	Sessions session.API
 	Accounts account.API
 	Images   Images
+	Folders  vfolder.API
 	Capacity func(ctx context.Context) (backendai.Slots, error)
 	Version  string    // of the server program
 	Started  time.Time // of the server
@@ -61,7 +63,7 @@ type Schema struct {
 func New(opts Options) (*Schema, error) {
 	s := &Schema{log: opts.Logger}
 	var err error
-	s.schema, err = gql.ParseSchema(schemaText, &resolver{opts}, gql.UseFieldResolvers(), gql.MaxDepth(maxDepth), gql.MaxQueryLength(maxQuery),
+	s.schema, err = gql.ParseSchema(schemaText+folderSchema, &resolver{opts}, gql.UseFieldResolvers(), gql.MaxDepth(maxDepth), gql.MaxQueryLength(maxQuery),
 		gql.MaxParallelism(maxParallel), gql.MaxSelections(maxSelections), gql.PanicHandler(s), gql.Logger(s))
 	if err != nil {
 		return nil, fmt.Errorf("read GraphQL schema: %w", err)
