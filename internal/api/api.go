@@ -73,7 +73,9 @@ type Handler struct {
 	routes    []route
 	gql       *graphql.Schema
 	limiter   limiter
-	downloads chan struct{} // one element for each download in memory
+	downloads chan struct{}   // one element for each download in memory
+	life      context.Context // of the tunnels
+	cut       context.CancelCauseFunc
 	streams   sync.WaitGroup
 }
 
@@ -94,13 +96,17 @@ func New(opts Options) (*Handler, error) {
 		return nil, fmt.Errorf("make API: %w", err)
 	}
 	h.gql = gql
+	h.life, h.cut = context.WithCancelCause(context.Background())
 	h.routes = h.table()
 	return h, nil
 }
 
-// Wait returns when the connections that were taken over for tunnels have
-// ended; http.Server.Shutdown does not wait for those.
-func (h *Handler) Wait() { h.streams.Wait() }
+// End ends the tunnels for a reason and returns when they have ended;
+// http.Server.Shutdown does not know of connections that were taken over.
+func (h *Handler) End(cause error) {
+	h.cut(cause)
+	h.streams.Wait()
+}
 
 // call is one request on its way through the API.
 type call struct {

@@ -345,7 +345,7 @@ func newWorld(t *testing.T) *world {
 	w.server = httptest.NewServer(w.handler)
 	t.Cleanup(func() {
 		w.server.Close()
-		w.handler.Wait()
+		w.handler.End(nil)
 	})
 	return w
 }

@@ -47,15 +47,20 @@ func (h *Handler) proxy(c *call) error {
 		return err
 	}
 	h.streams.Add(1)
-	defer h.streams.Done()
 	c.w.status = http.StatusSwitchingProtocols // the tunnel answers from here on
 	conn, err := tunnel.Accept(c.w.ResponseWriter, c.r)
 	if err != nil {
+		h.streams.Done()
 		_ = target.Close()
 		return err
 	}
-	in, out, err := tunnel.Relay(c.r.Context(), conn, target)
-	h.log.Debug("tunnel ended", "request", c.id, "session", c.path["name"], "app", req.App, "in", in, "out", out, "err", err)
+	log := h.log.With("request", c.id, "session", c.path["name"], "app", req.App)
+	// The server gives the request's memory and the stack back when this returns.
+	go func() {
+		defer h.streams.Done()
+		in, out, err := tunnel.Relay(h.life, conn, target)
+		log.Debug("tunnel ended", "in", in, "out", out, "err", err)
+	}()
 	return nil
 }
 

@@ -165,7 +165,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			_ = web.Close()
 		}
 		cut(errStopped)
-		s.handler.Wait()
+		s.handler.End(errStopped)
 		return nil
 	})
 	s.log.Info("server is ready", "address", s.Endpoint(), "state_dir", s.cfg.StateDir)

@@ -19,6 +19,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 )
 
 // Protocol is the name of the raw form in the Upgrade header.
@@ -36,52 +37,65 @@ type aborter interface{ Abort() error }
 // the end of ctx ends both at once. It returns how many bytes went from a to b
 // and from b to a, and nil, the cause of ctx, or the first failure.
 func Relay(ctx context.Context, a, b net.Conn) (toB, toA int64, err error) {
-	r := &relay{a: a, b: b, ends: make(chan error, 2)}
+	r := &relay{a: a, b: b}
 	_, halfA := inner(a).(closeWriter)
 	_, halfB := inner(b).(closeWriter)
 	r.half = halfA && halfB
 	stop := context.AfterFunc(ctx, r.abort)
-	go r.move(b, a, &toB)
-	go r.move(a, b, &toA)
-	first := <-r.ends
-	switch {
-	case first != nil:
-		r.abort()
-	case !r.half:
-		r.close()
-	}
-	second := <-r.ends
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.move(b, a, &r.toB)
+	}()
+	r.move(a, b, &r.toA) // not in a goroutine of its own: idle tunnels cost their stacks
+	<-done
 	if !stop() {
-		return toB, toA, context.Cause(ctx)
+		return r.toB, r.toA, context.Cause(ctx)
 	}
 	r.close()
-	if first == nil && r.half {
-		first = second
-	}
-	return toB, toA, first
+	return r.toB, r.toA, r.err
 }
 
 type relay struct {
-	a, b net.Conn
-	half bool
-	ends chan error // one from each direction
+	a, b     net.Conn
+	half     bool
+	toB, toA int64
+
+	mu    sync.Mutex
+	ended bool  // one direction has
+	err   error // the first failure
 }
 
 // move copies one direction and passes its end on.
 func (r *relay) move(to, from net.Conn, n *int64) {
-	r.ends <- func() error {
-		var err error
-		if *n, err = transfer(to, from); err != nil || !r.half {
-			return err
-		}
+	var err error
+	if *n, err = transfer(to, from); err == nil && r.half {
 		if c, ok := to.(closeWriter); ok {
 			// A peer that is gone has nothing more to be told.
-			if err := c.CloseWrite(); err != nil && !gone(err) {
-				return err
+			if err = c.CloseWrite(); gone(err) {
+				err = nil
 			}
 		}
-		return nil
-	}()
+	}
+	r.end(err)
+}
+
+// end decides what the end of one direction means for the other.
+func (r *relay) end(err error) {
+	r.mu.Lock()
+	first := !r.ended
+	r.ended = true
+	if first || r.half && r.err == nil { // else it is but the echo of the first
+		r.err = err
+	}
+	r.mu.Unlock()
+	switch {
+	case !first:
+	case err != nil:
+		r.abort()
+	case !r.half:
+		r.close()
+	}
 }
 
 // close ends both with whatever farewell their form has, at the same time: a
