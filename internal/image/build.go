@@ -73,11 +73,17 @@ func (s *Store) build(ctx context.Context, r Recipe, progress func(string)) (_ b
 	if err := mountScratch(scratch); err != nil {
 		return backendai.Image{}, fmt.Errorf("prepare folder for build (root is needed): %w", err)
 	}
-	b := &build{recipe: r, host: host, scratch: scratch, packages: filepath.Join(s.opts.Root, "packages"), progress: progress}
+	packages, err := checkOut(s.opts.Packages)
+	if err != nil {
+		return backendai.Image{}, fmt.Errorf("prepare build: %w", err)
+	}
+	defer func() { err = errors.Join(err, packages.close()) }()
+	b := &build{recipe: r, host: host, scratch: scratch, packages: packages.dir, progress: progress}
 	if err := b.prepare(ctx); err != nil {
 		return backendai.Image{}, fmt.Errorf("prepare build: %w", err)
 	}
 	key, layer, err := s.runBuild(ctx, b)
+	packages.checkIn(err == nil)
 	if err != nil {
 		return backendai.Image{}, err
 	}
@@ -189,7 +195,7 @@ type build struct {
 	recipe   Recipe
 	host     distribution
 	scratch  string // folder that goes when the build ends
-	packages string // folder of downloaded packages that stays
+	packages string // folder of downloaded packages
 	progress func(line string)
 }
 
@@ -197,10 +203,6 @@ func (b *build) in(name string) string { return filepath.Join(b.scratch, name) }
 
 // prepare writes what the builder's hooks take from the scratch folder.
 func (b *build) prepare(ctx context.Context) error {
-	if err := os.MkdirAll(b.packages, 0o755); err != nil {
-		return err
-	}
-	b.seedPackages("/var/cache/apt/archives")
 	if err := os.Mkdir(b.in("tmp"), 0o755); err != nil {
 		return err
 	}
@@ -211,15 +213,6 @@ func (b *build) prepare(ctx context.Context) error {
 		return err
 	}
 	return b.writeFiles(b.in("files.tar"))
-}
-
-// seedPackages offers the host's downloaded packages to the build, as links:
-// where that does not work they are downloaded.
-func (b *build) seedPackages(dir string) {
-	files, _ := filepath.Glob(filepath.Join(dir, "*.deb"))
-	for _, f := range files {
-		_ = os.Link(f, filepath.Join(b.packages, filepath.Base(f)))
-	}
 }
 
 // writeFiles makes an archive of the recipe's files, owned by root.

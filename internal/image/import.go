@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ type candidate struct {
 }
 
 func (s *Store) importArchive(ctx context.Context, r io.Reader, ref string, progress func(backendai.PullProgress)) ([]backendai.Image, error) {
-	step := backendai.PullProgress{Ref: ref, Stage: "downloading"}
+	step := backendai.PullProgress{Ref: cmp.Or(ref, "the archive"), Stage: "downloading"}
 	plain, err := decompress(r)
 	if err != nil {
 		return nil, fmt.Errorf("%w: decompress: %w", errHostile, err)
@@ -77,6 +78,9 @@ func (s *Store) importArchive(ctx context.Context, r io.Reader, ref string, prog
 		progress(step)
 		image, err := s.importOne(ctx, c)
 		if err != nil {
+			if outOfSpace(err) {
+				err = s.diskFull(c.ref, err)
+			}
 			return nil, s.forgetImported(ctx, all, err)
 		}
 		all = append(all, image)
@@ -177,7 +181,7 @@ func (s *Store) importError(err error) error {
 	}
 	switch {
 	case outOfSpace(err):
-		return s.diskFull("archive", err)
+		return s.noSpace("the archive", err)
 	case errdefs.IsNotFound(err):
 		return backendai.Errorf(backendai.CodeInvalidParams, "the archive lacks a part of its image: %w", err)
 	}

@@ -94,3 +94,26 @@ func processGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: 
 
 // signalGroup signals a process started with processGroup and its descendants.
 func signalGroup(p *os.Process, sig syscall.Signal) error { return unix.Kill(-p.Pid, sig) }
+
+// lockFolder opens a folder and locks it against other processes and other
+// openings of this one, until it is closed; a lock that is taken is waited for,
+// or is an error.
+func lockFolder(dir string, wait bool) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	how := unix.LOCK_EX
+	if !wait {
+		how |= unix.LOCK_NB
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), how)
+		if err == nil {
+			return f, nil
+		}
+		if err != unix.EINTR {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+}

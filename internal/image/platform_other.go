@@ -30,3 +30,5 @@ func outOfSpace(error) bool { return false }
 func processGroup() *syscall.SysProcAttr { return nil }
 
 func signalGroup(p *os.Process, sig syscall.Signal) error { return p.Signal(sig) }
+
+func lockFolder(string, bool) (*os.File, error) { return nil, errNotLinux }

@@ -366,7 +366,11 @@ func (s *Store) unreachable(host, ref string, err error) error {
 }
 
 func (s *Store) diskFull(ref string, err error) error {
-	return backendai.Errorf(backendai.CodeUnavailable, "there is no space left for image %q in %s: %w", ref, s.opts.Root, err).
+	return s.noSpace(fmt.Sprintf("image %q", ref), err)
+}
+
+func (s *Store) noSpace(what string, err error) error {
+	return backendai.Errorf(backendai.CodeUnavailable, "the disk has no space left for %s in %s: %w", what, s.opts.Root, err).
 		WithHint("remove images with: backend.ai image rm NAME; or make the disk larger")
 }
 

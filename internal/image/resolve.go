@@ -41,7 +41,8 @@ func (s *Store) Resolve(_ context.Context, name, architecture string) (backendai
 	}
 	if architecture != "" && architecture != s.arch {
 		return backendai.Image{}, backendai.Errorf(backendai.CodeInvalidParams,
-			"image %q is asked for %s, but this machine is %s", name, architecture, s.arch)
+			"image %q is asked for %s, but this machine is %s", name, architecture, s.arch).
+			WithHint("leave the architecture out, or ask for %s", s.arch)
 	}
 	ref, err := s.pullName(name, target)
 	if err != nil {

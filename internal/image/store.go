@@ -73,8 +73,11 @@ type Options struct {
 	Aliases AliasStore // read when the store opens; from then on changed only through it
 	// Public maps short names to references that a registry has.
 	Public  map[string]string
-	Recipes fs.FS        // <name>.toml files for Build; nil is the stock images
-	Logger  *slog.Logger // nil discards
+	Recipes fs.FS // <name>.toml files for Build; nil is the stock images
+	// Packages is the folder of downloaded packages, which stores on a machine
+	// may share; "" is one below Root.
+	Packages string
+	Logger   *slog.Logger // nil discards
 	// MaxUnpacked bounds the unpacked size of one image in bytes; 0 is DefaultMaxUnpacked.
 	MaxUnpacked int64
 	// PlainHTTP tells which registry hosts are spoken to without TLS; nil is none.
@@ -129,6 +132,9 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 	}
 	if opts.MaxUnpacked <= 0 {
 		opts.MaxUnpacked = DefaultMaxUnpacked
+	}
+	if opts.Packages == "" {
+		opts.Packages = filepath.Join(opts.Root, "packages")
 	}
 	if opts.Recipes == nil {
 		opts.Recipes = images.Recipes()

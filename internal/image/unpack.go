@@ -354,5 +354,6 @@ func wrongArchitecture(ref string, there []string) error {
 		there[i] = protocolArch(arch)
 	}
 	return backendai.Errorf(backendai.CodeInvalidParams, "image %q is for %s, but this machine is %s",
-		ref, strings.Join(there, ", "), protocolArch(hostArch()))
+		ref, strings.Join(there, ", "), protocolArch(hostArch())).
+		WithHint("get the image for %s", protocolArch(hostArch()))
 }

@@ -29,6 +29,10 @@ const (
 	logsDir   = "logs" // of sessions that have ended
 )
 
+// packagesDir keeps the packages that image builds download: all servers on a
+// machine share it.
+const packagesDir = "/var/cache/backend.ai/packages"
+
 // New takes the state directory and the address, opens all parts, and makes the
 // administrator on the first start. A server that is not Run must be closed.
 func New(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Server, error) {
@@ -111,7 +115,7 @@ func openEngine(ctx context.Context, cfg *config.Config, aliases image.AliasStor
 		return fake.NewImages(), f, []func() error{f.Close}, nil
 	}
 	kept, err := image.Open(ctx, image.Options{
-		Root: filepath.Join(cfg.StateDir, imagesDir), Aliases: aliases, Public: cfg.PublicImages,
+		Root: filepath.Join(cfg.StateDir, imagesDir), Packages: packagesDir, Aliases: aliases, Public: cfg.PublicImages,
 		PlainHTTP: func(host string) bool { return slices.Contains(cfg.InsecureRegistries, host) },
 		Logger:    logger.With("part", "image"),
 	})
