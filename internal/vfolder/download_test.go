@@ -332,9 +332,12 @@ func TestFillThroughLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]int{"out/file": 400, "up/file": 400, "in/file": 200, "out": 200} {
-		if resp, text := get(t, "POST", url+"/fill?token="+token, bytes.NewReader(stream(t, &tar.Header{Name: name, Size: 1}))); resp.StatusCode != want {
-			t.Errorf("%s: %s %s", name, resp.Status, text)
+	for _, c := range []struct {
+		name string
+		want int
+	}{{"out/file", 400}, {"up/file", 400}, {"in/file", 200}, {"out", 200}} {
+		if resp, text := get(t, "POST", url+"/fill?token="+token, bytes.NewReader(stream(t, &tar.Header{Name: c.name, Size: 1}))); resp.StatusCode != c.want {
+			t.Errorf("%s: %s %s", c.name, resp.Status, text)
 		}
 	}
 	if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {

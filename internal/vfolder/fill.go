@@ -279,10 +279,7 @@ func copySparse(file *os.File, content io.Reader) (n int64, readErr, writeErr er
 			return n, err, nil
 		}
 	}
-	if whole.touched < n {
-		return n, nil, file.Truncate(n)
-	}
-	return n, nil, nil
+	return n, nil, file.Truncate(n) // zeros at its end are not written
 }
 
 // budgetStep is how much of the quota a stream takes at a time.

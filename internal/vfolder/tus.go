@@ -1,7 +1,6 @@
 package vfolder
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha1" //nolint:gosec // tus 1.0 demands it of servers with checksums
 	"crypto/sha256"
@@ -25,6 +24,7 @@ import (
 	xslog "golang.org/x/exp/slog"
 
 	"backendai"
+	"backendai/internal/archive"
 )
 
 // UploadBase is the path of uploads below the address of the server.
@@ -393,10 +393,12 @@ func (t *tusUpload) written(offset, n int64, counts bool) int64 {
 // put writes bytes of a part, but leaves a hole where they are zeros and nothing
 // has been written before. The handler lets one request at a time have a part.
 func (p *part) put(f *os.File, block []byte, at int64) error {
-	if at >= p.touched && len(block) >= 4096 && block[0] == 0 && bytes.Equal(block[1:], block[:len(block)-1]) {
-		return nil
+	end := at + int64(len(block))
+	if at >= p.touched {
+		p.touched = max(p.touched, end)
+		return archive.WriteSparse(f, block, p.Position+at)
 	}
-	p.touched = max(p.touched, at+int64(len(block)))
+	p.touched = max(p.touched, end)
 	_, err := f.WriteAt(block, p.Position+at)
 	return err
 }
