@@ -3,15 +3,20 @@
 package oci
 
 import (
+	"bufio"
+	"context"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"backendai"
+	"backendai/internal/control"
 	"backendai/internal/engine"
 	"backendai/internal/engine/enginetest"
 )
@@ -227,4 +232,52 @@ func TestLimitsInCgroup(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The real runner, too, lives on when its session has no process left to have.
+func TestRunnerOutlivesForkBomb(t *testing.T) {
+	o := options(t.TempDir())
+	o.Runner = built("real")
+	e := openEngine(t, o)
+	s := spec()
+	s.Pids = 64
+	s.Runner.Batch = &control.Batch{Command: "f() { f & f & sleep 1000; }; f & while :; do sleep 1000 & done"}
+	create(t, e, s)
+	runner := control.NewClient(func(ctx context.Context) (net.Conn, error) { return e.Dial(ctx, s.ID) }, s.Runner.Secret)
+	defer runner.Close()
+	err := runner.Events(t.Context(), func(event control.Event) bool { return event.Type != control.EventBatchFinished })
+	if err != nil {
+		t.Fatalf("wait for the bomb: %v", err)
+	}
+	if n := len(pidsOf(t, e.names.session(s.ID))); n < 20 {
+		t.Fatalf("the bomb has left only %d processes", n)
+	}
+	var group sync.WaitGroup
+	for range 50 { // each takes a thread of the runner for a moment
+		group.Go(func() {
+			if _, err := runner.Apps(t.Context()); err != nil {
+				t.Errorf("after a fork bomb: %v", err)
+			}
+			if _, err := runner.Start(t.Context(), "no-such-app", control.StartRequest{}); backendai.CodeOf(err) != backendai.CodeNotFound {
+				t.Errorf("after a fork bomb: %v", err)
+			}
+			c, err := e.DialPort(t.Context(), s.ID, backendai.PortSSHD)
+			if err != nil {
+				t.Errorf("after a fork bomb: %v", err)
+				return
+			}
+			defer c.Close()
+			if line, err := bufio.NewReader(c).ReadString('\n'); !strings.HasPrefix(line, "SSH-2.0-") {
+				t.Errorf("after a fork bomb the SSH server says %q, %v", line, err)
+			}
+		})
+	}
+	group.Wait()
+	next := exits(t, e)
+	if err := e.Stop(t.Context(), s.ID, patience); err != nil {
+		t.Error(err)
+	}
+	if got := next(); got.Reason != backendai.ReasonTaskFailed {
+		t.Errorf("the end of the session is told as %+v", got)
+	}
 }
