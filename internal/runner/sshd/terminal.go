@@ -5,6 +5,7 @@ package sshd
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -69,7 +70,18 @@ func (t *terminal) resize(payload []byte) error {
 
 func (t *terminal) setSize(columns, rows, width, height uint32) error {
 	short := func(n uint32) uint16 { return uint16(min(n, 1<<16-1)) }
-	return pty.Setsize(t.master, &pty.Winsize{Rows: short(rows), Cols: short(columns), X: short(width), Y: short(height)})
+	raw, err := t.master.SyscallConn() // unlike Fd, it may be used while another goroutine closes the file
+	if err != nil {
+		return fmt.Errorf("resize terminal: %w", err)
+	}
+	size := &unix.Winsize{Row: short(rows), Col: short(columns), Xpixel: short(width), Ypixel: short(height)}
+	if e := raw.Control(func(fd uintptr) { err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size) }); e != nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("resize terminal: %w", err)
+	}
+	return nil
 }
 
 // Opcodes of RFC 4254 section 8 and RFC 8160, by what they change.
