@@ -83,14 +83,19 @@ func packLayout(name string) (archive, error) {
 		}
 		return archive{}, errors.Join(err, root.Close())
 	}
-	var size int64
+	const block = 512
+	size := int64(block) // one block less at the top, two more at the end
 	err = fs.WalkDir(root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil {
 			return err
+		}
+		size += block
+		if !d.Type().IsRegular() {
+			return nil
 		}
 		info, err := d.Info()
 		if err == nil {
-			size += info.Size()
+			size += (info.Size() + block - 1) / block * block
 		}
 		return err
 	})

@@ -46,9 +46,7 @@ func (e *env) rescan(ctx context.Context, c *client.Client, registry, project st
 		return e.done(nil, "The registries have been read.")
 	}
 	end, err := c.FollowTask(ctx, task, func(s client.TaskStep) {
-		if e.output == outputConsole {
-			e.term.Wait("Reading the registries: %v of %v %s", s.Done, s.Total, s.Message)
-		}
+		e.term.Wait("Reading the registries: %v of %v %s", s.Done, s.Total, s.Message)
 	})
 	if err != nil {
 		return err

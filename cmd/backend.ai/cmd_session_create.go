@@ -298,7 +298,11 @@ func (e *env) started(r client.CreateRequest, s *client.Created) error {
 	case backendai.StatusScheduled:
 		return say("Session %s (%s) is scheduled and about to start.", s.Name, s.ID)
 	case client.StatusTimeout:
-		err := backendai.Errorf(backendai.CodeUnavailable, "session %s (%s) is still on the way after %s", s.Name, s.ID, r.MaxWait).
+		why := ""
+		if s.Message != "" {
+			why = ": " + s.Message
+		}
+		err := backendai.Errorf(backendai.CodeUnavailable, "session %s (%s) is still on the way after %s%s", s.Name, s.ID, r.MaxWait, why).
 			WithHint("it goes on starting; 'backend.ai ps' shows it, 'backend.ai rm %s' removes it", s.Name)
 		return exitError{exitTimeout, err}
 	case backendai.StatusTerminated, backendai.StatusError, backendai.StatusCancelled:

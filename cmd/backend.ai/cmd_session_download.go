@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -41,9 +42,7 @@ func (e *env) download(ctx context.Context, c *client.Client, session string, fi
 		return usagef("--dest %s: %w", dest, err)
 	}
 	defer root.Close()
-	if e.output == outputConsole {
-		e.term.Wait("Downloading from session %s…", session)
-	}
+	e.term.Wait("Downloading from session %s…", session)
 	bar := e.term.Progress()
 	var total int64
 	err = c.Download(ctx, session, files, func(file string, archive io.Reader) error {
@@ -57,7 +56,11 @@ func (e *env) download(ctx context.Context, c *client.Client, session string, fi
 	if err != nil {
 		return err
 	}
-	return e.done(map[string]any{"session": session, "files": files}, "Downloaded from session %s into %s.", session, dest)
+	where := ""
+	if dest != "." {
+		where = " into " + dest
+	}
+	return e.done(map[string]any{"session": session, "files": files}, "Downloaded %s from session %s%s.", strings.Join(files, ", "), session, where)
 }
 
 // counter tells of the bytes that pass.

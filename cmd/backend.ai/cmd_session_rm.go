@@ -60,9 +60,7 @@ func (e *env) each(ctx context.Context, refs []string, waiting, done string, do 
 	}
 	var first error
 	for i, ref := range refs {
-		if e.output == outputConsole {
-			e.term.Wait(waiting, ref)
-		}
+		e.term.Wait(waiting, ref)
 		item, err := do(ctx, c, ref)
 		if err == nil {
 			err = e.done(item, done, ref)

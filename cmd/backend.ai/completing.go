@@ -31,7 +31,7 @@ var byOption = map[string]names{
 	"output": words(outputConsole, outputJSON), "end": terminalNames, "email": userEmails, "user-id": userEmails,
 	"type": words("interactive", "batch", "inference", "system"), "cluster-mode": words("single-node", "multi-node"),
 	"role": words("user", "admin", "superadmin"), "is-active": words("true", "false"), "scope": words("session", "kernel"),
-	"wait": words(waitForResult, "session_started", "session_terminated", eventSuccess, eventFailure),
+	"wait": words(waitForResult, eventStarted, eventEnded, eventSuccess, eventFailure),
 }
 
 // localArguments are paths on this machine.

@@ -29,6 +29,7 @@ The client finds its server and its keys in the environment (BACKEND_ENDPOINT, B
 				e.output = outputConsole
 				return usagef("--output %s is neither console nor json", bad)
 			}
+			e.term.Quiet(e.output == outputJSON)
 			return nil
 		},
 	},

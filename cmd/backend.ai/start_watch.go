@@ -38,7 +38,7 @@ func (w *startWatch) begin(ctx context.Context) (stop func()) {
 		w.waited = true
 		w.e.term.Wait("Waiting for session %s…", w.name)
 		// What fails here is told by the call that is waited for, if it matters.
-		_ = w.c.Events(ctx, client.EventFilter{Session: w.name, Owner: w.owner}, func() { w.now(ctx) }, w.event)
+		_ = w.c.Events(ctx, client.EventFilter{Session: w.name, Owner: w.owner}, func() error { return w.now(ctx) }, w.event)
 	}()
 	return func() {
 		cancel()
@@ -47,11 +47,16 @@ func (w *startWatch) begin(ctx context.Context) (stop func()) {
 }
 
 // now shows the status that the session has reached before the events came.
-func (w *startWatch) now(ctx context.Context) {
+func (w *startWatch) now(ctx context.Context) error {
 	info, err := w.c.SessionInfo(ctx, w.name)
 	if err == nil && !info.Status.Final() && info.Status != backendai.StatusRunning {
-		w.e.term.Wait("Session %s: %s %s", w.name, strings.ToLower(string(info.Status)), info.Message)
+		text := strings.ToLower(string(info.Status))
+		if info.Message != "" {
+			text += ", " + info.Message
+		}
+		w.e.term.Wait("Session %s: %s", w.name, text)
 	}
+	return nil
 }
 
 // event shows one event.

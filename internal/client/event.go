@@ -52,10 +52,10 @@ var ErrStop = errors.New("no more events")
 const reconnectAfter = 5 * time.Second
 
 // Events calls each with what happens from now on, until ctx ends, the server
-// says that there is no more, or each returns an error, which is returned (but
-// for ErrStop). subscribed, unless nil, is called whenever the stream is open.
+// says that there is no more, or a function returns an error, which is returned
+// (but for ErrStop). subscribed, unless nil, is called whenever the stream is open.
 // A stream that breaks is opened again; that it could never be opened is an error.
-func (c *Client) Events(ctx context.Context, f EventFilter, subscribed func(), each func(Event) error) error {
+func (c *Client) Events(ctx context.Context, f EventFilter, subscribed func() error, each func(Event) error) error {
 	query := owned(f.Owner)
 	switch {
 	case f.Session == "":
@@ -71,11 +71,12 @@ func (c *Client) Events(ctx context.Context, f EventFilter, subscribed func(), e
 	query.Set("group", "*")
 	opened := false
 	for {
-		err := c.eventStream(ctx, query, func() {
+		err := c.eventStream(ctx, query, func() error {
 			opened = true
 			if subscribed != nil {
-				subscribed()
+				return subscribed()
 			}
+			return nil
 		}, each)
 		switch {
 		case ctx.Err() != nil:
@@ -94,13 +95,15 @@ func (c *Client) Events(ctx context.Context, f EventFilter, subscribed func(), e
 }
 
 // eventStream reads one stream; nil says that it broke off.
-func (c *Client) eventStream(ctx context.Context, query url.Values, subscribed func(), each func(Event) error) error {
+func (c *Client) eventStream(ctx context.Context, query url.Values, subscribed func() error, each func(Event) error) error {
 	resp, err := c.do(ctx, call{method: http.MethodGet, path: []string{"events", "session"}, query: query, stream: true})
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	subscribed()
+	if err := subscribed(); err != nil {
+		return err
+	}
 	return readEvents(resp.Body, each)
 }
 

@@ -31,7 +31,7 @@ type Progress struct {
 // Progress begins to show progress. The caller closes it.
 func (p *Printer) Progress() *Progress {
 	g := &Progress{printer: p}
-	if p.tty {
+	if p.tty && !p.quiet {
 		p.settle()
 		g.pool = mpb.New(mpb.WithOutput(p.err), mpb.WithWidth(40))
 	}
@@ -68,7 +68,7 @@ func (g *Progress) Set(label string, done, total int64) {
 func (g *Progress) line(label string, done, total int64) {
 	quarter := int64(0)
 	if total > 0 {
-		quarter = done * 4 / total
+		quarter = min(4, done*4/total)
 	}
 	if label == g.label && quarter <= g.quarter {
 		return

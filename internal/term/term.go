@@ -38,6 +38,7 @@ type Printer struct {
 	out, err io.Writer
 	tty      bool // err is a terminal
 	colour   bool
+	quiet    bool // set before anything is written
 
 	mu      sync.Mutex
 	waiting bool // the cursor stands behind a message that the next one overwrites
@@ -49,6 +50,10 @@ func New(out, err io.Writer, getenv func(string) string) *Printer {
 	tty := IsTerminal(err) && getenv("TERM") != "dumb"
 	return &Printer{out: out, err: err, tty: tty, colour: tty && getenv("NO_COLOR") == ""}
 }
+
+// Quiet leaves out what tells only that something is going on: programs that
+// read the result do not need it. It is called before anything is written.
+func (p *Printer) Quiet(quiet bool) { p.quiet = quiet }
 
 // IsTerminal tells whether a stream is a terminal.
 func IsTerminal(stream any) bool {
@@ -63,7 +68,11 @@ func (p *Printer) Out() io.Writer { return p.out }
 func (p *Printer) Info(format string, args ...any) { p.message(glyphInfo, cyan, false, format, args) }
 
 // Wait tells what is going on; on a terminal the next message overwrites it.
-func (p *Printer) Wait(format string, args ...any) { p.message(glyphWait, yellow, true, format, args) }
+func (p *Printer) Wait(format string, args ...any) {
+	if !p.quiet {
+		p.message(glyphWait, yellow, true, format, args)
+	}
+}
 
 // Done tells that something has succeeded.
 func (p *Printer) Done(format string, args ...any) { p.message(glyphDone, green, false, format, args) }
@@ -78,6 +87,9 @@ func (p *Printer) Fail(format string, args ...any) { p.message(glyphFail, red, f
 
 // Line shows one line that another program printed.
 func (p *Printer) Line(text string) {
+	if p.quiet {
+		return
+	}
 	p.settle()
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -8,17 +8,19 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"backendai/internal/testserver"
 )
@@ -26,45 +28,78 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"backend.ai": main,
-		"ask":        func() { os.Exit(ask(os.Args[1:])) },
+		"ask":        func() { os.Exit(told(ask(os.Args[1]))) },
+		"type-in":    func() { os.Exit(told(typeIn(os.Args[1], os.Args[2], os.Args[3]))) },
 	})
 }
 
+// told is the exit code of a program for scripts.
+func told(err error) int {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// helpTime bounds a program for scripts.
+const helpTime = 20 * time.Second
+
 // ask is a program for scripts: it asks an address over HTTP and prints the
-// answer, or says hello over TCP and prints the first line that comes.
-func ask(args []string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+// answer, or connects over TCP and prints the first line that comes.
+func ask(target string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), helpTime)
 	defer cancel()
-	target := args[0]
 	if address, ok := strings.CutPrefix(target, "tcp://"); ok {
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return err
 		}
 		defer c.Close()
 		line, err := bufio.NewReader(c).ReadString('\n')
 		fmt.Print(line)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return 0
+		return err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
 	defer resp.Body.Close()
 	fmt.Println(resp.Status)
-	_, _ = io.Copy(os.Stdout, resp.Body)
-	return 0
+	_, err = io.Copy(os.Stdout, resp.Body)
+	return err
+}
+
+// typeIn is a program for scripts: it opens the web terminal of a name as a
+// browser does, types a line, and leaves when what it prints has come.
+func typeIn(base, name, line string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), helpTime)
+	defer cancel()
+	c, _, err := websocket.Dial(ctx, base+"/ws?session="+name, &websocket.DialOptions{Subprotocols: []string{"tty"}})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.CloseNow() }()
+	const mark = "typed"
+	for _, message := range []string{`{"AuthToken":"","columns":80,"rows":24}`, "0" + line + "; echo " + mark[:1] + "''" + mark[1:] + "\n"} {
+		if err := c.Write(ctx, websocket.MessageBinary, []byte(message)); err != nil {
+			return err
+		}
+	}
+	for shown := ""; !strings.Contains(shown, mark); {
+		_, message, err := c.Read(ctx)
+		if err != nil {
+			return fmt.Errorf("after %q: %w", shown, err)
+		}
+		if len(message) > 0 && message[0] == '0' {
+			shown += string(message[1:])
+		}
+	}
+	return nil
 }
 
 // scriptTime bounds one script: a command that hangs is killed, and the script
@@ -80,11 +115,9 @@ const scriptTime = 90 * time.Second
 //	open NAME COMMAND…  start a command in the background, and set $NAME to the
 //	                 address that it prints, and $NAME_PORT
 //	close NAME       interrupt that command, which must end within a second
+//	until COMMAND…   run a command again until it succeeds
 //	stop-server, start-server
 func TestScripts(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the server runs on Linux")
-	}
 	files, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("there are no scripts: %v", err)
@@ -97,7 +130,7 @@ func TestScripts(t *testing.T) {
 				Files: []string{file}, Setup: w.setup, RequireExplicitExec: true, RequireUniqueNames: true, UpdateScripts: *update,
 				Deadline: time.Now().Add(scriptTime),
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"as": w.as, "exit": w.exit, "open": w.open, "close": w.close,
+					"as": w.as, "exit": w.exit, "open": w.open, "close": w.close, "until": w.until,
 					"stop-server": w.stopServer, "start-server": w.startServer,
 				},
 			})
@@ -234,8 +267,26 @@ func (w *scriptWorld) close(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".messages"), []byte(o.errors.String()), 0o600))
 }
 
+// until needs no pause between two trials: each is a process.
+func (w *scriptWorld) until(ts *testscript.TestScript, _ bool, args []string) {
+	for begun := time.Now(); ts.Exec(args[0], args[1:]...) != nil; {
+		if time.Since(begun) > scriptTime/3 {
+			ts.Fatalf("%s never succeeds", strings.Join(args, " "))
+		}
+	}
+}
+
+// stopServer keeps the port of the server from the other scripts' servers: it
+// is bound, but nothing listens there.
 func (w *scriptWorld) stopServer(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(w.server.Stop())
+	address, err := netip.ParseAddrPort(w.settings["listen"])
+	ts.Check(err)
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ts.Check(err)
+	w.t.Cleanup(func() { _ = unix.Close(socket) })
+	ts.Check(unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	ts.Check(unix.Bind(socket, &unix.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()}))
 }
 
 func (w *scriptWorld) startServer(_ *testscript.TestScript, _ bool, _ []string) {
