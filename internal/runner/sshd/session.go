@@ -209,9 +209,11 @@ func nameSignal(sig syscall.Signal) string {
 	return fmt.Sprintf("%d@backend.ai", int(sig))
 }
 
-// exit sends how the program ended and closes the channel. Called once.
+// exit sends how the program ended and closes the channel. Called once. The end
+// of the output comes after how it ended: a client whose own input is over
+// closes at once when it sees it, and would not hear more.
 func (s *session) exit(state process.State) {
-	_ = s.ch.CloseWrite() // each of these only fails when the client is gone
+	// Each of these only fails when the client is gone.
 	if state.Signal != 0 {
 		_, _ = s.ch.SendRequest("exit-signal", false, ssh.Marshal(struct {
 			Name    string
@@ -222,6 +224,7 @@ func (s *session) exit(state process.State) {
 	} else {
 		_, _ = s.ch.SendRequest("exit-status", false, binary.BigEndian.AppendUint32(nil, uint32(state.Code)))
 	}
+	_ = s.ch.CloseWrite()
 	_ = s.ch.Close()
 }
 
