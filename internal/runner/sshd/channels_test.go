@@ -33,6 +33,38 @@ func TestExitSignal(t *testing.T) {
 	}
 }
 
+// A client whose own input is over closes its channel at the end of the output:
+// how the program ended must have come by then.
+func TestExitStatusComesBeforeTheEnd(t *testing.T) {
+	s := serve(t, nil)
+	client := s.dial(t)
+	for _, name := range []string{"exec", "subsystem"} {
+		payload := map[string]string{"exec": "cat; exit 7", "subsystem": "sftp"}[name]
+		ch, requests, err := client.OpenChannel("session", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := ch.SendRequest(name, true, ssh.Marshal(struct{ Text string }{payload})); !ok || err != nil {
+			t.Fatalf("%s: %v, %v", name, ok, err)
+		}
+		if err := ch.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(ch); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case r := <-requests:
+			if r == nil || r.Type != "exit-status" {
+				t.Errorf("%s: first came %+v", name, r)
+			}
+		default:
+			t.Errorf("%s: the output ended before the exit status came", name)
+		}
+		_ = ch.Close()
+	}
+}
+
 func TestSignalReachesTheGroup(t *testing.T) {
 	s := serve(t, nil)
 	session := s.session(t, s.dial(t))

@@ -297,21 +297,6 @@ func TestOpenSSHControlMaster(t *testing.T) {
 	_ = master.Wait()
 }
 
-// A client whose input has ended before the command starts closes its side as
-// soon as it can; the exit code must be there by then.
-func TestOpenSSHExitCodeWithoutInput(t *testing.T) {
-	s := serve(t, nil)
-	socket := filepath.Join(s.client, "mux")
-	s.output(t, "ssh", "-M", "-f", "-N", "-o", "ControlPath="+socket, "-o", "ControlPersist=yes", "sess")
-	defer s.output(t, "ssh", "-o", "ControlPath="+socket, "-O", "exit", "sess")
-	for i := range 200 {
-		cmd := s.command(t, "ssh", "-o", "ControlPath="+socket, "sess", fmt.Sprintf("cat; exit %d", i))
-		if err := cmd.Run(); exitCode(err) != i {
-			t.Fatalf("exit code %d instead of %d", exitCode(err), i)
-		}
-	}
-}
-
 func TestOpenSSHRekey(t *testing.T) {
 	s := serve(t, nil)
 	out := s.output(t, "ssh", "-o", "RekeyLimit=1M", "sess", "head -c 20M /dev/zero")
