@@ -107,6 +107,7 @@ func buildImage(dir string, busybox []byte) error {
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(bin, "busybox"), busybox, 0o755),
+		os.Symlink("busybox", filepath.Join(bin, "sh")), os.Symlink("busybox", filepath.Join(bin, "sleep")),
 		os.WriteFile(filepath.Join(bin, "su"), busybox, 0o755), os.Chmod(filepath.Join(bin, "su"), 0o4755),
 		unix.Mknod(filepath.Join(dir, "memory"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 1))), os.Chmod(filepath.Join(dir, "memory"), 0o666),
 		os.WriteFile(filepath.Join(dir, "etc", "passwd"), []byte("root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\ndaemon:x:1:1::/:/bin/false\n"), 0o644),
