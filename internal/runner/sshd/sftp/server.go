@@ -125,8 +125,11 @@ func (s *server) loop(in io.Reader) error {
 		n, err := in.Read(buffer[end:])
 		end += n
 		if n == 0 && err != nil {
-			if errors.Is(err, io.EOF) && start == end {
-				return nil
+			if errors.Is(err, io.EOF) {
+				if start == end {
+					return nil
+				}
+				err = io.ErrUnexpectedEOF
 			}
 			return fmt.Errorf("read sftp packet: %w", err)
 		}
