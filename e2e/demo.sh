@@ -46,7 +46,7 @@ backend.ai app -b 9900 mysession jupyter &
 app_pid=$!
 
 # The first request starts Jupyter inside the session and waits for it.
-if ! curl --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time 60 -fsS -o "$state/page" http://localhost:9900/api; then
+if ! curl --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time 60 -fs -o "$state/page" http://localhost:9900/api; then
 	echo "Jupyter did not answer at http://localhost:9900" >&2
 	exit 1
 fi
