@@ -15,12 +15,14 @@ const DefaultEndpoint = "http://127.0.0.1:8090"
 
 // Config is which server a client speaks to and as whom.
 type Config struct {
-	Endpoints      []string // base URLs of one cluster, which may have paths
-	AccessKey      string   // empty means anonymous
-	SecretKey      string
-	Domain         string
-	Group          string
-	Mounts         []string // folders that every new session gets
+	Endpoints []string // base URLs of one cluster, which may have paths
+	AccessKey string   // empty means anonymous
+	SecretKey string
+	Domain    string
+	Group     string
+	Mounts    []string // folders that every new session gets
+	// StorageProxies replaces what begins an address of files by something else.
+	StorageProxies map[string]string
 	SkipTLSVerify  bool
 	ConnectTimeout time.Duration
 	ReadTimeout    time.Duration // until the answer begins; 0 is no limit
@@ -54,6 +56,9 @@ func LoadConfig(getenv func(string) string, profilePath string) (Config, error) 
 		Mounts:    list(r.text("VFOLDER_MOUNTS", "", "")),
 		Sources:   r.sources,
 	}
+	if c.StorageProxies, err = ParseStorageProxies(r.text("OVERRIDE_STORAGE_PROXY", "", "")); err != nil {
+		return Config{}, err
+	}
 	c.SkipTLSVerify = r.flag("SKIP_SSLCERT_VALIDATION")
 	c.ConnectTimeout = r.seconds("CONNECTION_TIMEOUT", "10.0")
 	c.ReadTimeout = r.seconds("READ_TIMEOUT", "0")
@@ -68,6 +73,21 @@ func LoadConfig(getenv func(string) string, profilePath string) (Config, error) 
 		}
 	}
 	return c, nil
+}
+
+// ParseStorageProxies reads X1=Y1,X2=Y2: what is to be replaced in the addresses
+// of files by what.
+func ParseStorageProxies(text string) (map[string]string, error) {
+	proxies := map[string]string{}
+	for _, pair := range list(text) {
+		from, to, ok := strings.Cut(pair, "=")
+		if !ok || from == "" {
+			return nil, backendai.Errorf(backendai.CodeInvalidParams, "the storage proxy %q is not of the form X=Y", pair).
+				WithHint("X is how the addresses of files begin, or their host; Y is what takes its place")
+		}
+		proxies[from] = to
+	}
+	return proxies, nil
 }
 
 // reader finds values and remembers where; the first fault stays in err.

@@ -289,7 +289,7 @@ const budgetStep = 4 << 20
 func (f *filler) afford(ctx context.Context, h *tar.Header) error {
 	if h.Size >= budgetStep {
 		if free, _, err := freeSpace(f.dir); err == nil && free < h.Size {
-			return backendai.Errorf(backendai.CodeUnavailable, "the storage of the folder %q has %s left, which is less than the %s of %q",
+			return backendai.Errorf(backendai.CodeVFolderFailed, "the storage of the folder %q has %s left, which is less than the %s of %q",
 				f.v.Name, backendai.FormatSize(free), backendai.FormatSize(h.Size), shorten(h.Name))
 		}
 	}

@@ -247,13 +247,13 @@ func explain(folder, name string, err error) error {
 func fullDisk(folder string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return backendai.Errorf(backendai.CodeUnavailable, "the storage of the folder %q is full: %w", folder, err).
+		return backendai.Errorf(backendai.CodeVFolderFailed, "the storage of the folder %q is full: %w", folder, err).
 			WithHint("remove files that you do not need, or ask the administrator for room")
 	case errors.Is(err, syscall.EDQUOT):
 		return backendai.Errorf(backendai.CodeQuota, "the storage's own quota for the folder %q is used up: %w", folder, err).
 			WithHint("remove files that you do not need, or ask the administrator for more")
 	case errors.Is(err, syscall.EROFS):
-		return backendai.Errorf(backendai.CodeUnavailable, "the storage of the folder %q can only be read: %w", folder, err).
+		return backendai.Errorf(backendai.CodeVFolderFailed, "the storage of the folder %q can only be read: %w", folder, err).
 			WithHint("ask the administrator")
 	default:
 		return backendai.Errorf(backendai.CodeVFolderFailed, "the folder %q cannot be written on its storage: %w", folder, err).

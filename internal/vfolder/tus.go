@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/tus/tusd/v2/pkg/handler"
-	"github.com/tus/tusd/v2/pkg/memorylocker"
 	xslog "golang.org/x/exp/slog"
 
 	"backendai"
@@ -56,7 +55,7 @@ func (s *Service) newTus() (http.Handler, error) {
 	composer.UseCore(tusStore{})
 	composer.UseTerminater(tusStore{})
 	composer.UseConcater(tusStore{})
-	memorylocker.New().UseIn(composer)
+	s.locks.UseIn(composer)
 	// The handler's own log has every request, with more of it than a log should.
 	quiet := xslog.New(xslog.NewTextHandler(io.Discard, &xslog.HandlerOptions{Level: xslog.Level(100)}))
 	h, err := handler.NewUnroutedHandler(handler.Config{

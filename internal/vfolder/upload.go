@@ -166,7 +166,7 @@ func (s *Service) begin(ctx context.Context, v View, m meta) (*upload, error) {
 		return nil, err
 	}
 	if free, _, err := freeSpace(dir); err == nil && free < m.Size {
-		return nil, backendai.Errorf(backendai.CodeUnavailable, "the storage of the folder %q has %s left, which is less than the %s of %q",
+		return nil, backendai.Errorf(backendai.CodeVFolderFailed, "the storage of the folder %q has %s left, which is less than the %s of %q",
 			v.Name, backendai.FormatSize(free), backendai.FormatSize(m.Size), m.Path).
 			WithHint("remove files that you do not need, or ask the administrator for room")
 	}
@@ -210,16 +210,47 @@ func (s *Service) again(ctx context.Context, v View, dir, id string) (*upload, e
 		return nil, err
 	}
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	if u.done {
+		u.mu.Unlock()
 		return nil, nil
 	}
 	u.meta.Turn++
 	u.active = s.now()
-	if err := u.writeMeta(); err != nil {
+	err = u.writeMeta()
+	names := []string{u.id}
+	for id := range u.parts {
+		if id != "" {
+			names = append(names, u.id+"/"+id)
+		}
+	}
+	u.mu.Unlock()
+	if err != nil {
 		return nil, fullDisk(v.Name, err)
 	}
-	return u, nil
+	return u, s.interrupt(ctx, names)
+}
+
+// interruptTime bounds how long requests may take to end that are interrupted.
+const interruptTime = 5 * time.Second
+
+// interrupt ends the requests for uploads and parts that are on their way, so
+// that what is here of them is certain.
+func (s *Service) interrupt(ctx context.Context, names []string) error {
+	ctx, cancel := context.WithTimeout(ctx, interruptTime)
+	defer cancel()
+	for _, name := range names {
+		lock, err := s.locks.NewLock(name)
+		if err == nil {
+			err = lock.Lock(ctx, func() {})
+		}
+		if err != nil {
+			return backendai.Errorf(backendai.CodeUnavailable, "an earlier upload of the file does not end: %w", err).WithHint("try again in a while")
+		}
+		if err := lock.Unlock(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sizeOf is how many bytes an upload will replace.

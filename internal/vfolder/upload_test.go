@@ -170,7 +170,7 @@ func TestUploadFaults(t *testing.T) {
 	}{
 		{"", 1, backendai.CodeInvalidParams}, {"../x", 1, backendai.CodeInvalidParams}, {"a/../../x", 1, backendai.CodeInvalidParams}, {".", 1, backendai.CodeInvalidParams},
 		{"x\x00", 1, backendai.CodeInvalidParams}, {strings.Repeat("x", 256), 1, backendai.CodeInvalidParams}, {"x", -1, backendai.CodeInvalidParams},
-		{"dir", 1, backendai.CodeVFolderFailed}, {"x", 1 << 62, backendai.CodeUnavailable}, {"dir/file/below", 1, backendai.CodeNotFound},
+		{"dir", 1, backendai.CodeVFolderFailed}, {"x", 1 << 62, backendai.CodeVFolderFailed}, {"dir/file/below", 1, backendai.CodeNotFound},
 	} {
 		_, err := w.RequestUpload(t.Context(), w.alice, "data", vfolder.UploadRequest{Path: c.path, Size: c.size})
 		wantCode(t, fmt.Sprintf("%.20q", c.path), err, c.code)

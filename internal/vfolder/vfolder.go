@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tus/tusd/v2/pkg/memorylocker"
+
 	"backendai"
 	"backendai/internal/engine"
 )
@@ -150,12 +152,13 @@ type Service struct {
 	fills    fills
 	tasks    tasks
 	tus      http.Handler
+	locks    *memorylocker.MemoryLocker // of uploads and their parts; it ends the request that has one when another wants it
 	probes   probes
 }
 
 // New makes the service; Run does what it does in the background.
 func New(opts Options) (*Service, error) {
-	s := &Service{opts: opts, store: opts.Store, log: opts.Logger, now: opts.Now, sweeping: make(chan struct{}, 1)}
+	s := &Service{opts: opts, store: opts.Store, log: opts.Logger, now: opts.Now, sweeping: make(chan struct{}, 1), locks: memorylocker.New()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
