@@ -74,6 +74,9 @@ func (r *Runner) openSSHD(logger *slog.Logger) error {
 	if keys == nil {
 		return nil
 	}
+	r.mu.Lock()
+	r.keys = keys
+	r.mu.Unlock()
 	server, err := sshd.New(sshd.Options{
 		HostKeys: r.Config.SSH.HostKeys, AuthorizedKeys: keys.Authorized, Table: r.Table,
 		Home: r.Config.Home, Env: r.Config.Env, MOTD: r.Config.MOTD, Logger: logger,

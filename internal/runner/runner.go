@@ -22,6 +22,7 @@ import (
 	"backendai/internal/control"
 	"backendai/internal/runner/process"
 	"backendai/internal/runner/service"
+	"backendai/internal/runner/sshd"
 )
 
 // exitKilled is the exit code of a runner that was ended by force.
@@ -64,6 +65,7 @@ type Runner struct {
 	once     sync.Once     // over closing shutdown
 
 	mu      sync.Mutex
+	keys    *sshd.Keys        // who may log in; nil until sshd runs
 	result  *control.Event    // the end of the batch
 	outputs []*process.Output // of bootstrap and batch
 }

@@ -4,12 +4,16 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"backendai"
 	"backendai/internal/control"
 	"backendai/internal/runner/files"
+	"backendai/internal/runner/sshd"
 )
 
 // refusalTime is how long the rest of an archive is taken, and thrown away,
@@ -32,11 +36,27 @@ func (r *Runner) packFiles(w http.ResponseWriter, req *http.Request) error {
 	}
 	archive, err := files.Open(r.Config.Home, names...)
 	if err != nil {
-		return err
+		return r.explainKey(names, err)
 	}
 	defer archive.Close()
 	w.Header().Set("Content-Type", "application/x-tar")
 	return archive.Write(req.Context(), w)
+}
+
+// explainKey tells why there is no private key to fetch in a session that its
+// user's own keys open.
+func (r *Runner) explainKey(names []string, err error) error {
+	r.mu.Lock()
+	keys := r.keys
+	r.mu.Unlock()
+	if keys == nil || keys.Own || !slices.Contains(names, sshd.IdentityName) {
+		return err
+	}
+	if _, statErr := os.Lstat(filepath.Join(r.Config.Home, sshd.IdentityName)); statErr == nil {
+		return err
+	}
+	return backendai.Errorf(backendai.CodeInvalidParams, "this session has no %s: your own keys open it, those of ~/.ssh/authorized_keys", sshd.IdentityName).
+		WithHint("log in as work with the private key of one of them; a session without a .ssh folder makes a key of its own")
 }
 
 func noPath() error { return backendai.Errorf(backendai.CodeInvalidParams, "there is no path") }

@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/ssh"
 
 	"backendai"
 	"backendai/internal/control"
@@ -27,6 +30,12 @@ import (
 
 // start runs a runner as a plain process's part and gives a client of it.
 func start(t *testing.T) (*control.Client, string) {
+	t.Helper()
+	return startWith(t, func(*control.Config) {})
+}
+
+// startWith is start with another configuration.
+func startWith(t *testing.T, change func(*control.Config)) (*control.Client, string) {
 	t.Helper()
 	dir := t.TempDir()
 	home := filepath.Join(dir, "home")
@@ -49,11 +58,13 @@ func start(t *testing.T) (*control.Client, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	config := control.Config{
+		SessionID: "one", Secret: []byte("secret"), Home: home, Env: map[string]string{"PATH": "/usr/bin:/bin"},
+		Loopback: fmt.Sprintf("127.%d.%d.1", 1+rand.IntN(254), rand.IntN(256)),
+	}
+	change(&config)
 	r, err := New(Options{
-		Config: control.Config{
-			SessionID: "one", Secret: []byte("secret"), Home: home, Env: map[string]string{"PATH": "/usr/bin:/bin"},
-			Loopback: fmt.Sprintf("127.%d.%d.1", 1+rand.IntN(254), rand.IntN(256)),
-		},
+		Config:   config,
 		Listener: l, Log: files[0], Record: files[1], Table: process.NewTable(false),
 	})
 	if err != nil {
@@ -189,6 +200,47 @@ func TestUploadsThatFail(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, cancel)
 	if _, err := client.Unpack(ctx, ".", endless); err == nil {
 		t.Error("an upload outlived its context")
+	}
+}
+
+// TestMissingKeyIsExplained asks for the key of a session that has none.
+func TestMissingKeyIsExplained(t *testing.T) {
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := control.SSH{HostKeys: []string{string(pem.EncodeToMemory(block))}, PrivateKey: "PRIVATE\n"}
+	for _, own := range []bool{true, false} {
+		client, home := startWith(t, func(c *control.Config) {
+			c.SSH = secret
+			if own {
+				return
+			}
+			if err := os.Mkdir(filepath.Join(c.Home, ".ssh"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(c.Home, ".ssh/authorized_keys"), []byte("ssh-ed25519 AAAA me\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if _, err := client.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		archive, err := client.Files(t.Context(), "id_container")
+		if own {
+			if err != nil {
+				t.Fatal(err)
+			}
+			archive.Close()
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), "authorized_keys") {
+			t.Errorf("%s: %v", home, err)
+		}
 	}
 }
 
