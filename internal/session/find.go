@@ -104,7 +104,9 @@ func (s *Service) resolve(caller backendai.Caller, ref string) (*live, error) {
 	return nil, noSession(ref)
 }
 
-func noSession(ref string) error { return backendai.NotFound("session", ref) }
+func noSession(ref string) error {
+	return backendai.NotFound("session", ref).WithHint("'backend.ai ps' lists yours")
+}
 
 func tooMany(ref string, found []*backendai.Session) error {
 	matches := make([]map[string]any, len(found))
