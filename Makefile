@@ -13,7 +13,7 @@ WEBSRC     := $(shell find web -type f -not -path '*/node_modules/*' -not -path 
 # What the demo needs of the distribution, and what the tests need on top.
 DEMO_PACKAGES := crun mmdebstrap curl ca-certificates
 TEST_PACKAGES := $(DEMO_PACKAGES) runc busybox-static chromium openssh-client openssh-server openssh-sftp-server rsync git \
-                 ansible-core faketime lftp putty-tools python3-paramiko rclone sshfs
+                 ansible-core lftp putty-tools python3-paramiko rclone sshfs
 
 .PHONY: help demo test check build bench lint fmt clean unit integration e2e cross demo-packages test-packages
 
