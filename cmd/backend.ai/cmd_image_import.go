@@ -24,7 +24,7 @@ func newImageImportCommand(e *env) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			archive, err := openArchive(args[0], cmd.InOrStdin())
 			if err != nil {
-				return usageError{err: err}
+				return usageError{err}
 			}
 			defer archive.Close()
 			return e.importImage(cmd.Context(), args[0], archive, name)

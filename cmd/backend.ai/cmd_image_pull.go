@@ -85,7 +85,7 @@ func (w *imageWatch) close() {
 // errOneOf is a command line with neither or both of two things.
 func errOneOf(this, that string, both bool) error {
 	if both {
-		return usageError{errors.New("give either " + this + " or " + that + ", not both"), true}
+		return shape(errors.New("give either " + this + " or " + that + ", not both"))
 	}
-	return usageError{errors.New("give " + this + " or " + that), true}
+	return shape(errors.New("give " + this + " or " + that))
 }

@@ -28,11 +28,11 @@ func newAppCommand(e *env, name string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request := client.ConnectRequest{App: args[1]}
 			if err := readPairs("-e", envs, &request.Envs); err != nil {
-				return usageError{err: err}
+				return usageError{err}
 			}
 			var err error
 			if request.Arguments, err = parseArguments(texts); err != nil {
-				return usageError{err: err}
+				return usageError{err}
 			}
 			address, err := parseBind(bind)
 			if err != nil {

@@ -126,7 +126,7 @@ func (o *createOptions) request(image string, config client.Config, prioritised 
 	}
 	for _, err := range checks {
 		if err != nil {
-			return r, usageError{err: err}
+			return r, usageError{err}
 		}
 	}
 	if o.bootstrap != "" {

@@ -13,7 +13,7 @@ func newSessionRenameCommand(e *env, name string) *cobra.Command {
 		Long: "Gives a running session another name. What runs in it does not notice.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := backendai.ValidateSessionName(args[1]); err != nil {
-				return usageError{err: err}
+				return usageError{err}
 			}
 			c, err := e.client()
 			if err != nil {

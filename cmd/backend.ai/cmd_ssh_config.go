@@ -30,7 +30,7 @@ func newSSHConfigCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer folder.Close()
+			defer folder.close()
 			config, err := e.sshConfig(folder)
 			if err != nil {
 				return err

@@ -55,7 +55,7 @@ func (e *env) prepareHost(ctx context.Context, c *client.Client, dir, host strin
 	if err != nil {
 		return err
 	}
-	defer folder.Close()
+	defer folder.close()
 	ctx, cancel := context.WithTimeout(ctx, prepareTime)
 	defer cancel()
 	a, err := askSSH(ctx, c, host)

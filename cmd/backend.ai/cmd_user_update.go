@@ -17,7 +17,7 @@ func newUserUpdateCommand(e *env) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			props := o.props(cmd)
 			if len(props) == 0 {
-				return usageError{errors.New("no option says what to change"), true}
+				return shape(errors.New("no option says what to change"))
 			}
 			c, err := e.client()
 			if err != nil {

@@ -26,15 +26,20 @@ const (
 )
 
 // usageError is a command line that cannot be understood.
-type usageError struct {
-	err   error
-	shape bool // not a value is wrong, but the command line as a whole: how it is called is told
-}
+type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
-func usagef(format string, args ...any) error { return usageError{err: fmt.Errorf(format, args...)} }
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// shapeError is a command line of which not a value is wrong, but the whole:
+// how the command is called is told with it.
+type shapeError struct{ usageError }
+
+func (e shapeError) Unwrap() error { return e.usageError }
+
+func shape(err error) error { return shapeError{usageError{err}} }
 
 // exitError ends the program with a code. What there is to say has been said
 // already when err is nil.
@@ -110,7 +115,8 @@ func (e *env) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	code := exitCode(err)
 	silent, _ := errors.AsType[exitError](err)
 	_, interrupted := errors.AsType[signalled](err)
-	usage, isUsage := errors.AsType[usageError](err)
+	_, usage := errors.AsType[usageError](err)
+	_, whole := errors.AsType[shapeError](err)
 	switch {
 	case interrupted:
 		e.term.Info("Interrupted!")
@@ -121,10 +127,10 @@ func (e *env) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		}
 	default:
 		lines := errorLines(err)
-		if isUsage && usage.shape {
+		if whole {
 			lines = append(lines, "usage: "+usageLine(cmd))
 		}
-		if isUsage && !strings.HasPrefix(lines[len(lines)-1], hintMark) {
+		if usage && !strings.HasPrefix(lines[len(lines)-1], hintMark) {
 			lines = append(lines, fmt.Sprintf("%ssee '%s -h'", hintMark, cmd.CommandPath()))
 		}
 		e.term.Fail("%s", strings.Join(lines, "\n"))

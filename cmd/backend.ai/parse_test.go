@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -80,7 +81,7 @@ func TestParseBind(t *testing.T) {
 	}
 	for _, text := range []string{"", "http", "host:", "65536", "-1", "9900:host", "1.5"} {
 		_, err := parseBind(text)
-		if e, ok := err.(*backendai.Error); !ok || e.Hint == "" || !strings.Contains(e.Title, text) || exitCode(err) != exitFailure {
+		if e, ok := errors.AsType[*backendai.Error](err); !ok || e.Hint == "" || !strings.Contains(e.Title, text) || exitCode(err) != exitFailure {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

@@ -18,7 +18,9 @@ func newRootCommand(e *env) *cobra.Command {
 		Short: "Isolated container sessions, and the way into their apps",
 		Long: `Starts isolated container sessions on a server and leads to the apps inside them: Jupyter, a terminal, SSH and whatever else the image of the session has.
 
-The client finds its server and its keys in the environment (BACKEND_ENDPOINT, BACKEND_ACCESS_KEY, BACKEND_SECRET_KEY) or in the profile file, which the first start of a server writes for its own user; 'backend.ai config' shows both. 'backend.ai server' runs a server.`,
+The client finds its server and its keys in the environment (BACKEND_ENDPOINT, BACKEND_ACCESS_KEY, BACKEND_SECRET_KEY) or in the profile file, which the first start of a server writes for its own user; 'backend.ai config' shows both. 'backend.ai server' runs a server.
+
+Messages go to standard error, results to standard output. Exit codes: 0 success, 1 failure, 2 a wrong command line, 3 the waiting is over (it goes on), 4 an argument that names nothing (no session for rm, an unknown field for -f), 130 Ctrl+C, 143 SIGTERM; ssh, scp and sftp pass on those of their programs. Each command tells its own.`,
 		Example:       "# A Jupyter notebook in a session of its own\nbackend.ai start -t mysession python\nbackend.ai app -b 9900 mysession jupyter",
 		Version:       version.String(),
 		SilenceErrors: true,
@@ -66,7 +68,7 @@ The client finds its server and its keys in the environment (BACKEND_ENDPOINT, B
 	global := root.PersistentFlags()
 	global.StringVar(&e.output, "output", outputConsole, "`FORM` of the result: console, or json for programs")
 	global.BoolVar(&e.skipTLS, "skip-sslcert-validation", false, "do not check the certificate of the server; only for servers of your own")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err, true} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return shape(err) })
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
 		// The only failure is that nobody reads it.
 		_ = writeHelp(cmd.OutOrStdout(), cmd)
@@ -85,7 +87,7 @@ func (e *env) complete(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return usageError{err, true}
+				return shape(err)
 			}
 			return nil
 		}
@@ -105,13 +107,13 @@ func group(cmd *cobra.Command, subs ...*cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return usageError{errors.New("a command is missing"), true}
+			return shape(errors.New("a command is missing"))
 		}
 		err := fmt.Errorf("there is no command %q", cmd.CommandPath()+" "+args[0])
 		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
 			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(like, " or "))
 		}
-		return usageError{err, true}
+		return shape(err)
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.AddCommand(subs...)

@@ -92,7 +92,8 @@ func configPath(path string) (string, error) {
 	return abs, nil
 }
 
-func (f *sshFolder) Close() error { return f.root.Close() }
+// close gives the folder back; it has nothing that could be lost.
+func (f *sshFolder) close() { _ = f.root.Close() }
 
 // in is the path of a file in the folder, for OpenSSH.
 func (f *sshFolder) in(elements ...string) string {
@@ -326,6 +327,6 @@ func (e *env) forgetSSH(ref string) error {
 	if err != nil {
 		return err
 	}
-	defer folder.Close()
+	defer folder.close()
 	return folder.forget(ref)
 }

@@ -97,7 +97,7 @@ func newFolder(t *testing.T) *sshFolder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = f.Close() })
+	t.Cleanup(f.close)
 	for _, id := range []string{someID, otherID} {
 		if err := f.root.MkdirAll("sessions/"+id, 0o700); err != nil {
 			t.Fatal(err)
@@ -179,7 +179,7 @@ func TestFolderIsPrivate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close()
+	defer again.close()
 	if err := again.write("hosts/x.conf", []byte("x")); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ type sshTool struct {
 func (t sshTool) run(ctx context.Context, e *env, args []string) error {
 	before, session, after, err := t.split(args)
 	if err != nil {
-		return usageError{err, true}
+		return shape(err)
 	}
 	program, err := exec.LookPath(t.name)
 	if err != nil {
@@ -40,7 +40,7 @@ func (t sshTool) run(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer folder.Close()
+	defer folder.close()
 	s, err := folder.prepare(ctx, c, session)
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func (t sshTool) run(ctx context.Context, e *env, args []string) error {
 	}
 	rest, err := t.place(s.name+hostSuffix, session, after)
 	if err != nil {
-		return usageError{err, true}
+		return shape(err)
 	}
 	return replaceBy(ctx, program, slices.Concat(argv, before, rest), os.Environ())
 }
