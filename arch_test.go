@@ -49,7 +49,7 @@ var imports = map[string][]string{
 	"internal/client":            {"internal/archive", "internal/auth", "internal/tunnel"},
 	"internal/server":            {"internal/config", "internal/version", "internal/engine", "internal/engine/oci", "internal/engine/fake", "internal/image", "internal/store", "internal/account", "internal/session", "internal/vfolder", "internal/api", "internal/client", "internal/tunnel"},
 	"cmd/runner":                 {"internal/control", "internal/version", "internal/runner", "internal/runner/process"},
-	"cmd/backend.ai":             {"internal/client", "internal/tunnel", "internal/term", "internal/version", "internal/config", "internal/server", "internal/engine/oci"},
+	"cmd/backend.ai":             {"internal/archive", "internal/client", "internal/tunnel", "internal/term", "internal/version", "internal/config", "internal/server", "internal/engine/oci"},
 	"internal/engine/enginetest": {"internal/engine", "internal/control"},
 	"internal/testserver":        {"internal/server", "internal/config", "internal/client"},
 }

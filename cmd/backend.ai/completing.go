@@ -23,7 +23,7 @@ type names func(ctx context.Context, c *client.Client, args []string) ([]string,
 // the usage of commands. Those that are not here are free texts.
 var byArgument = map[string]names{
 	"SESSION": sessionNames, "APP": appNames, "IMAGE": imageNames, "TARGET": imageNames, "ALIAS": imageAliases,
-	"EMAIL": userEmails, "ACCESS_KEY": accessKeys, "RECIPE": words("base", "python"),
+	"FOLDER": folderNames, "EMAIL": userEmails, "ACCESS_KEY": accessKeys, "RECIPE": words("base", "python"),
 }
 
 // byOption are the names for values of options.

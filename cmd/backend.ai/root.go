@@ -53,6 +53,7 @@ Messages go to standard error, results to standard output. Exit codes: 0 success
 		newSSHProxyCommand(e),
 		newTerminalsCommand(e, "terminals"),
 		newSessionGroup(e),
+		newVFolderGroup(e),
 		newImageGroup(e),
 		newAdminGroup(e),
 		newConfigCommand(e),

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -61,6 +62,26 @@ func (c *Client) address(g grant, sibling, suffix string, more url.Values) strin
 		query[name] = values
 	}
 	return base + suffix + "?" + query.Encode()
+}
+
+// OverrideStorage replaces what begins the addresses of files, beside what the
+// configuration says. It is called before any transfer.
+func (c *Client) OverrideStorage(proxies map[string]string) {
+	all := maps.Clone(c.config.StorageProxies)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, proxies)
+	c.config.StorageProxies = all
+}
+
+// DownloadAddress is where whoever has the address can download a file for a while.
+func (c *Client) DownloadAddress(ctx context.Context, folder, path string) (address, token string, err error) {
+	g, err := c.ask(ctx, folder, "request-download", object{"path": path, "file": path, "archive": false})
+	if err != nil {
+		return "", "", err
+	}
+	return c.address(g, "", "", nil), g.Token, nil
 }
 
 // storageError is a refusal by a storage endpoint.

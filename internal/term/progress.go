@@ -15,6 +15,7 @@ import (
 type Progress struct {
 	printer *Printer
 	pool    *mpb.Progress // nil where lines are printed
+	rate    bool
 
 	// shown is read while the bar draws itself, when mu may be held by a Set
 	// that waits for the bar.
@@ -38,6 +39,13 @@ func (p *Printer) Progress() *Progress {
 	return g
 }
 
+// Transfer is Progress with the rate and the remaining time.
+func (p *Printer) Transfer() *Progress {
+	g := p.Progress()
+	g.rate = true
+	return g
+}
+
 // Set tells what is going on and how much of it is done, in bytes; a total of
 // zero is not known.
 func (g *Progress) Set(label string, done, total int64) {
@@ -53,10 +61,13 @@ func (g *Progress) Set(label string, done, total int64) {
 	text := oneLine(label) + " "
 	g.shown.Store(&text)
 	if g.bar == nil {
+		after := []decor.Decorator{decor.Percentage(decor.WCSyncSpace), decor.CountersKibiByte(" % .1f / % .1f")}
+		if g.rate {
+			after = append(after, decor.AverageSpeed(decor.SizeB1024(0), " % .1f"), decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO))
+		}
 		g.bar = g.pool.AddBar(0,
 			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return *g.shown.Load() })),
-			mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.CountersKibiByte(" % .1f / % .1f")),
-			mpb.BarRemoveOnComplete())
+			mpb.AppendDecorators(after...), mpb.BarRemoveOnComplete())
 	}
 	if total > 0 && total != g.total {
 		g.bar.SetTotal(total, false)

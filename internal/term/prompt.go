@@ -30,3 +30,26 @@ func (p *Printer) Secret(in io.Reader, question string) (string, error) {
 	}
 	return strings.TrimRight(line, "\r\n"), nil
 }
+
+// Ask asks a question and gives the line that is answered, without spaces at its
+// ends. No answer at all is an empty one.
+func (p *Printer) Ask(in io.Reader, question string) (string, error) {
+	p.settle()
+	_, _ = fmt.Fprintf(p.err, "%s ", question)
+	// One byte at a time: what comes after the line is for the next question.
+	var line []byte
+	b := make([]byte, 1)
+	for {
+		n, err := in.Read(b)
+		if n > 0 && b[0] != '\n' {
+			line = append(line, b[0])
+			continue
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", fmt.Errorf("read answer: %w", err)
+		}
+		if n > 0 || err != nil {
+			return strings.TrimSpace(string(line)), nil
+		}
+	}
+}
