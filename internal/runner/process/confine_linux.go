@@ -2,6 +2,7 @@ package process
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"unsafe"
 
@@ -21,11 +22,23 @@ func (t *Table) launcher(stop <-chan struct{}) {
 	for {
 		select {
 		case l := <-t.launches:
-			l.result <- l.cmd.Start()
+			err := l.cmd.Start()
+			if err == nil {
+				expend(l.cmd.Process.Pid)
+			}
+			l.result <- err
 		case <-stop:
 			return
 		}
 	}
+}
+
+// expend makes the kernel, when the session's memory is used up, end the process
+// with the PID or what that starts rather than this one, with which the session
+// would end.
+func expend(pid int) {
+	// It fails only where the process is gone or kept from everyone's reach.
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("1000"), 0)
 }
 
 // scopeSignals puts this thread, and what it will start, into a Landlock domain
