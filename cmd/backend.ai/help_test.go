@@ -155,10 +155,14 @@ func TestExamplesAreRight(t *testing.T) {
 			if strings.HasPrefix(line, "#") || at < 0 || strings.Contains(line[:at], "ProxyCommand") || !strings.HasPrefix(strings.TrimSpace(line[at:]), "backend.ai") {
 				continue
 			}
+			if _, after, inner := strings.Cut(line, "$("); inner && strings.HasPrefix(after, "backend.ai") {
+				line, _, _ = strings.Cut(after, ")")
+				at = 0
+			}
 			if end := strings.IndexAny(line[at:], "<>|&$"); end > 0 && !strings.Contains(line[at:at+end], "'") {
 				line = line[:at+end]
 			}
-			words, err := shlex.Split(strings.TrimRight(line[at:], ") "), true)
+			words, err := shlex.Split(strings.TrimRight(line[at:], " "), true)
 			if err != nil {
 				t.Errorf("%s: %v", line, err)
 				continue
