@@ -54,6 +54,7 @@ Messages go to standard error, results to standard output. Exit codes: 0 success
 		newTerminalsCommand(e, "terminals"),
 		newSessionGroup(e),
 		newVFolderGroup(e),
+		newDotfileGroup(e),
 		newImageGroup(e),
 		newAdminGroup(e),
 		newConfigCommand(e),

@@ -24,6 +24,7 @@ import (
 	"backendai/internal/account"
 	"backendai/internal/api/graphql"
 	"backendai/internal/auth"
+	"backendai/internal/dotfile"
 	"backendai/internal/session"
 	"backendai/internal/vfolder"
 )
@@ -48,6 +49,7 @@ type Options struct {
 	Accounts account.API
 	Images   Images
 	Folders  vfolder.API
+	Dotfiles dotfile.API
 	// Capacity is what the machine has to give to sessions.
 	Capacity func(ctx context.Context) (backendai.Slots, error)
 	Version  string // of the server program

@@ -16,6 +16,7 @@ import (
 	"backendai/internal/account"
 	"backendai/internal/api"
 	"backendai/internal/auth"
+	"backendai/internal/dotfile"
 	"backendai/internal/session"
 	"backendai/internal/vfolder"
 )
@@ -323,6 +324,7 @@ type world struct {
 	sessions *sessions
 	images   *images
 	folders  *vfolder.Service
+	dotfiles *dotfile.Service
 	handler  *api.Handler
 	server   *httptest.Server
 }
@@ -330,10 +332,10 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, accounts: newAccounts(), sessions: &sessions{events: make(chan backendai.Event)}, images: &images{}}
-	w.folders = newFolders(t, w.accounts)
+	w.folders, w.dotfiles = newFolders(t, w.accounts)
 	var err error
 	w.handler, err = api.New(api.Options{
-		Sessions: w.sessions, Accounts: w.accounts, Images: w.images, Folders: w.folders, Version: "1.2.3",
+		Sessions: w.sessions, Accounts: w.accounts, Images: w.images, Folders: w.folders, Dotfiles: w.dotfiles, Version: "1.2.3",
 		Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Capacity: func(context.Context) (backendai.Slots, error) {
 			return backendai.Slots{"cpu": 2000, "mem": 4 << 30}, nil

@@ -20,6 +20,7 @@ import (
 	"backendai"
 	"backendai/internal/api"
 	"backendai/internal/archive"
+	"backendai/internal/dotfile"
 	"backendai/internal/store"
 	"backendai/internal/vfolder"
 )
@@ -49,7 +50,7 @@ func (s folderStore) UserByEmail(_ context.Context, email string) (*backendai.Us
 	return nil, backendai.NotFound("user", email)
 }
 
-func newFolders(t *testing.T, a *accounts) *vfolder.Service {
+func newFolders(t *testing.T, a *accounts) (*vfolder.Service, *dotfile.Service) {
 	t.Helper()
 	db, err := store.Open(t.Context(), t.TempDir())
 	if err != nil {
@@ -60,13 +61,18 @@ func newFolders(t *testing.T, a *accounts) *vfolder.Service {
 			t.Error(err)
 		}
 	})
+	for _, c := range a.callers {
+		if err := db.InsertUser(t.Context(), &c.User, "", &c.Keypair); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s, err := vfolder.New(vfolder.Options{
 		Store: folderStore{db, a}, Hosts: map[string]string{"local:default": filepath.Join(t.TempDir(), "folders")}, DefaultHost: "local:default", Key: []byte("key"),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return s, dotfile.New(db, s.Hidden)
 }
 
 // ok does a call that must succeed with the status and reads its JSON.
@@ -336,7 +342,7 @@ func TestTokensAreNotLogged(t *testing.T) {
 	var log bytes.Buffer
 	w := newWorld(t)
 	loud, err := api.New(api.Options{
-		Sessions: w.sessions, Accounts: w.accounts, Images: w.images, Folders: w.folders,
+		Sessions: w.sessions, Accounts: w.accounts, Images: w.images, Folders: w.folders, Dotfiles: w.dotfiles,
 		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {

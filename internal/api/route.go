@@ -40,6 +40,13 @@ func (h *Handler) platformRoutes() []route {
 		{method: "PATCH", pattern: "/auth/ssh-keypair", handle: h.newSSHKeypair},
 		{method: "POST", pattern: "/auth/ssh-keypair", handle: h.setSSHKeypair},
 
+		{method: "GET", pattern: "/user-config/dotfiles", handle: h.getDotfiles},
+		{method: "POST", pattern: "/user-config/dotfiles", handle: h.createDotfile},
+		{method: "PATCH", pattern: "/user-config/dotfiles", handle: h.updateDotfile},
+		{method: "DELETE", pattern: "/user-config/dotfiles", handle: h.deleteDotfile},
+		{method: "GET", pattern: "/user-config/bootstrap-script", handle: h.bootstrapScript},
+		{method: "POST", pattern: "/user-config/bootstrap-script", handle: h.setBootstrapScript},
+
 		{method: "GET", pattern: "/config/resource-slots", handle: h.resourceSlots},
 		{method: "GET", pattern: "/config/vfolder-types", handle: h.vfolderTypes},
 		{method: "GET", pattern: "/resource/presets", handle: h.resourcePresets},

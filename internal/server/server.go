@@ -26,6 +26,7 @@ import (
 	"backendai/internal/account"
 	"backendai/internal/api"
 	"backendai/internal/config"
+	"backendai/internal/dotfile"
 	"backendai/internal/session"
 	"backendai/internal/version"
 	"backendai/internal/vfolder"
@@ -48,6 +49,7 @@ type parts struct {
 	accounts account.API
 	images   api.Images
 	folders  vfolder.API
+	dotfiles dotfile.API
 	capacity func(ctx context.Context) (backendai.Slots, error)
 	run      func(ctx context.Context) error // blocks until ctx ends
 	close    func() error
@@ -91,7 +93,7 @@ func newServer(ctx context.Context, cfg *config.Config, logger *slog.Logger,
 		return nil, err
 	}
 	s.handler, err = api.New(api.Options{
-		Sessions: s.parts.sessions, Accounts: s.parts.accounts, Images: s.parts.images, Folders: s.parts.folders,
+		Sessions: s.parts.sessions, Accounts: s.parts.accounts, Images: s.parts.images, Folders: s.parts.folders, Dotfiles: s.parts.dotfiles,
 		Capacity: s.parts.capacity, Proxies: cfg.Proxies(),
 		Version: version.String(), Logger: logger,
 	})

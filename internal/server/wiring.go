@@ -13,6 +13,7 @@ import (
 	"backendai/internal/account"
 	"backendai/internal/api"
 	"backendai/internal/config"
+	"backendai/internal/dotfile"
 	"backendai/internal/engine"
 	"backendai/internal/engine/fake"
 	"backendai/internal/engine/oci"
@@ -70,15 +71,16 @@ func openParts(ctx context.Context, cfg *config.Config, logger *slog.Logger) (_ 
 	if err != nil {
 		return nil, err
 	}
+	dotfiles := dotfile.New(db, folders.Hidden)
 	sessions, err := session.New(session.Options{
-		Store: db, Engine: driver, Images: images, Folders: folders, Derive: db.Derive,
+		Store: db, Engine: driver, Images: images, Folders: folders, Dotfiles: dotfiles, Derive: db.Derive,
 		LogDir: filepath.Join(cfg.StateDir, logsDir), LogRetention: cfg.Retention(), Logger: logger.With("part", "session"),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &parts{
-		sessions: sessions, accounts: accounts, images: images, folders: folders, capacity: driver.Capacity,
+		sessions: sessions, accounts: accounts, images: images, folders: folders, dotfiles: dotfiles, capacity: driver.Capacity,
 		run: func(ctx context.Context) error {
 			g, ctx := errgroup.WithContext(ctx)
 			g.Go(func() error { return sessions.Run(ctx) })

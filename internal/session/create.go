@@ -197,6 +197,11 @@ func (s *Service) plan(ctx context.Context, caller backendai.Caller, req CreateR
 	if one.Mounts, err = s.mounts(ctx, caller, req.Mounts); err != nil {
 		return nil, err
 	}
+	if one.Bootstrap == "" && s.opts.Dotfiles != nil {
+		if one.Bootstrap, err = s.opts.Dotfiles.Bootstrap(ctx, one.AccessKey); err != nil {
+			return nil, err
+		}
+	}
 	return one, nil
 }
 

@@ -23,6 +23,8 @@ type Options struct {
 	Images Images
 	// Folders is where mounts come from; nil means that there are none to mount.
 	Folders Folders
+	// Dotfiles are what users want in every home; nil means that there are none.
+	Dotfiles Dotfiles
 	// Derive gives 32 secret bytes for a purpose of a session, always the same ones.
 	Derive func(purpose, sessionID string) []byte
 	// Capacity is what sessions may have together; nil asks the engine.

@@ -57,6 +57,14 @@ type Folders interface {
 	Attach(ctx context.Context, mounts []backendai.Mount) ([]engine.Mount, error)
 }
 
+// Dotfiles are what users want in the home of every session of theirs.
+type Dotfiles interface {
+	// Files are written below the home before services start.
+	Files(ctx context.Context, accessKey string) ([]control.File, error)
+	// Bootstrap is the script of sessions that bring none; empty when there is none.
+	Bootstrap(ctx context.Context, accessKey string) (string, error)
+}
+
 // Terminal is an open web terminal of a session.
 type Terminal = control.Terminal
 

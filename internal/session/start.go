@@ -141,7 +141,13 @@ func (s *Service) launch(ctx context.Context, l *live) error {
 	if err := s.advance(ctx, l, backendai.StatusCreating); err != nil {
 		return err
 	}
-	if err := s.create(ctx, s.spec(l.now(), image, mounts)); err != nil {
+	spec := s.spec(l.now(), image, mounts)
+	if s.opts.Dotfiles != nil {
+		if spec.Runner.Files, err = s.opts.Dotfiles.Files(ctx, one.AccessKey); err != nil {
+			return err
+		}
+	}
+	if err := s.create(ctx, spec); err != nil {
 		return err
 	}
 	apps, err := s.greet(ctx, l)

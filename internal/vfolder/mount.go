@@ -154,6 +154,18 @@ func (s *Service) automatic(ctx context.Context, caller backendai.Caller, asked 
 	return mounts, nil
 }
 
+// Hidden names the folders that mount by themselves for a caller.
+func (s *Service) Hidden(ctx context.Context, caller backendai.Caller) ([]string, error) {
+	folders, err := s.store.Folders(ctx, Query{Viewer: &caller.User, Statuses: live})
+	var names []string
+	for _, f := range folders {
+		if f.Hidden() {
+			names = append(names, f.Name)
+		}
+	}
+	return names, err
+}
+
 // ready tells whether a folder's files are there.
 func (s *Service) ready(ctx context.Context, v View) error {
 	if err := s.probe(ctx, v.Host); err != nil {
