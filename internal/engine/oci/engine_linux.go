@@ -38,7 +38,7 @@ type Engine struct {
 	owners   owners
 
 	watchers watchers
-	watching sync.WaitGroup // one for each session that is waited for
+	watching sync.WaitGroup // one for each session that is waited for, and one for strangers
 	ctx      context.Context
 	cancel   context.CancelFunc // ends the waiting; sessions go on
 	closing  sync.Once
@@ -74,6 +74,7 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 	if err := becomeSubreaper(); err != nil {
 		return nil, err
 	}
+	e.reapStrangers(e.ctx)
 	if e.machine, err = inspect(); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -237,6 +238,23 @@ func nothingLeft(t testing.TB, e *Engine) {
 	}
 	for _, pid := range pidsOf(t, e.names.cgroup()) {
 		t.Errorf("process %s of a session is left", pid)
+	}
+	own, err := unix.Getsid(0)
+	if err != nil {
+		t.Error(err)
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, word := range strings.Fields(string(children)) {
+		if pid, err := strconv.Atoi(word); err == nil {
+			// the others were children of an engine that was killed
+			if ended, session := lookAt(pid); ended && session != own && session != pid {
+				stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+				t.Errorf("a process has ended and nobody waited for it: %s", stat)
+			}
+		}
 	}
 }
 

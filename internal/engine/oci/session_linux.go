@@ -130,15 +130,9 @@ func openProcess(pid int) (*os.File, error) {
 
 // startTime reads when a process started, in clock ticks since boot.
 func startTime(pid int) (uint64, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields, err := statOf(pid)
 	if err != nil {
-		return 0, fmt.Errorf("read process %d: %w", pid, err)
-	}
-	// the name, in parentheses, may hold anything
-	text := string(b)
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("read process %d: %q", pid, text)
+		return 0, err
 	}
 	return strconv.ParseUint(fields[19], 10, 64) // field 22, proc(5)
 }
