@@ -44,7 +44,7 @@ func (f *foreground) interrupt() error {
 // command is a process of the session, in a session and group of its own.
 func (r *Runner) command(path string, args ...string) *exec.Cmd {
 	return &exec.Cmd{
-		Path: path, Args: append([]string{path}, args...), Env: process.Environ(r.Config.Env), Dir: r.Config.Home,
+		Path: path, Args: append([]string{path}, args...), Env: process.Environ(r.Config.Env), Dir: process.WorkDir(r.Config.Home),
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 }

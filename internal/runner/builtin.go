@@ -64,15 +64,12 @@ func (r *Runner) openBuiltin() error {
 	return nil
 }
 
-// openSSHD lays out the session's keys, too. Keys that cannot be used are told
-// in the log: the terminal still leads in.
+// openSSHD lays out the session's keys, too. What is wrong with them or with the
+// home is told in the log: the terminal still leads in.
 func (r *Runner) openSSHD(logger *slog.Logger) error {
 	keys, err := sshd.PrepareKeys(r.Config.Home, r.Config.SSH, logger)
 	if err != nil {
 		r.note("%v", err)
-	}
-	if keys == nil {
-		return nil
 	}
 	r.mu.Lock()
 	r.keys = keys

@@ -35,10 +35,10 @@ func start(t *testing.T) (*control.Client, string) {
 }
 
 // startWith is start with another configuration.
-func startWith(t *testing.T, change func(*control.Config)) (*control.Client, string) {
+func startWith(t *testing.T, change func(*control.Config)) (client *control.Client, home string) {
 	t.Helper()
 	dir := t.TempDir()
-	home := filepath.Join(dir, "home")
+	home = filepath.Join(dir, "home")
 	if err := os.Mkdir(home, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func startWith(t *testing.T, change func(*control.Config)) (*control.Client, str
 		defer close(done)
 		r.Run(ctx)
 	}()
-	client := control.NewClient(func(ctx context.Context) (net.Conn, error) {
+	client = control.NewClient(func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}, []byte("secret"))
 	t.Cleanup(func() {

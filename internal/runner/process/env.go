@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Environ is an environment in the form of exec.Cmd, in order of name.
@@ -17,6 +19,26 @@ func Environ(env map[string]string) []string {
 		list = append(list, name+"="+env[name])
 	}
 	return list
+}
+
+// TempDir is a folder for passing files: TMPDIR or, in an image that lacks /tmp,
+// what else can be written to.
+func TempDir(env map[string]string) string {
+	for _, dir := range []string{env["TMPDIR"], "/tmp", "/dev/shm", env["HOME"]} {
+		if filepath.IsAbs(dir) && unix.Access(dir, unix.W_OK|unix.X_OK) == nil {
+			return dir
+		}
+	}
+	return "/tmp" // its absence is the error that is told
+}
+
+// WorkDir is where processes start: dir or, where that is none that can be
+// entered, the root.
+func WorkDir(dir string) string {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() || unix.Access(dir, unix.X_OK) != nil {
+		return "/"
+	}
+	return dir
 }
 
 // LookPath finds a program by the PATH of env, which is not that of this

@@ -77,11 +77,7 @@ func writeFile(path, body string, a service.Action) error {
 }
 
 func (s *Services) writeTempfile(body string, mode os.FileMode) (string, error) {
-	dir := s.Config.Env["TMPDIR"]
-	if dir == "" {
-		dir = "/tmp"
-	}
-	f, err := os.CreateTemp(dir, "backendai-*"+service.TempfileSuffix)
+	f, err := os.CreateTemp(process.TempDir(s.Config.Env), "backendai-*"+service.TempfileSuffix)
 	if err != nil {
 		return "", err
 	}

@@ -112,7 +112,7 @@ func (s *Services) cmd(argv []string, extra map[string]string) (*exec.Cmd, error
 		return nil, err
 	}
 	return &exec.Cmd{
-		Path: path, Args: argv, Env: process.Environ(env), Dir: s.Config.Home,
+		Path: path, Args: argv, Env: process.Environ(env), Dir: process.WorkDir(s.Config.Home),
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}, nil
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"backendai/internal/runner/process"
 )
 
 const (
@@ -302,7 +304,7 @@ func (c *connection) offerAgent(ctx context.Context) (string, error) {
 	if c.agent != nil {
 		return c.agent.path, nil
 	}
-	dir, err := os.MkdirTemp("", "ssh-")
+	dir, err := os.MkdirTemp(process.TempDir(c.server.opts.Env), "ssh-")
 	if err != nil {
 		return "", fmt.Errorf("make folder of agent socket: %w", err)
 	}

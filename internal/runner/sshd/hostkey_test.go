@@ -134,3 +134,103 @@ func TestOpenSSHWithDerivedHostKey(t *testing.T) {
 		}
 	}
 }
+
+// TestRSAIsForOldClients holds that whoever knows Ed25519 sees that key, also a
+// client that would rather have RSA, and that old ones see the other.
+func TestRSAIsForOldClients(t *testing.T) {
+	s := serve(t, nil)
+	for _, c := range []struct {
+		algorithms []string
+		want       string
+	}{
+		{nil, ssh.KeyAlgoED25519}, // as Go has it, RSA first
+		{[]string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoED25519}, ssh.KeyAlgoED25519},
+		{[]string{ssh.KeyAlgoECDSA256, ssh.KeyAlgoRSASHA256}, ssh.KeyAlgoRSA},
+	} {
+		var got string
+		conn, err := ssh.Dial("tcp", s.address, &ssh.ClientConfig{
+			User: "work", Auth: []ssh.AuthMethod{ssh.PublicKeys(s.signer)}, HostKeyAlgorithms: c.algorithms,
+			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error { got = key.Type(); return nil },
+		})
+		if err != nil {
+			t.Fatalf("%v: %v", c.algorithms, err)
+		}
+		_ = conn.Close()
+		if got != c.want {
+			t.Errorf("%v: the host key is %s", c.algorithms, got)
+		}
+	}
+}
+
+// TestClientsThatWait are those which say what they know after the server did,
+// or say it byte by byte.
+func TestClientsThatWait(t *testing.T) {
+	s := serve(t, nil)
+	for name, wrap := range map[string]func(net.Conn) net.Conn{
+		"byte by byte": func(c net.Conn) net.Conn { return trickle{c} },
+		"server first": func(c net.Conn) net.Conn { return &patient{Conn: c} },
+	} {
+		conn, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, channels, requests, err := ssh.NewClientConn(wrap(conn), s.address, &ssh.ClientConfig{
+			User: "work", Auth: []ssh.AuthMethod{ssh.PublicKeys(s.signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		c := ssh.NewClient(client, channels, requests)
+		if out, err := s.session(t, c).Output("echo fine"); err != nil || string(out) != "fine\n" {
+			t.Errorf("%s: %q, %v", name, out, err)
+		}
+		_ = c.Close()
+	}
+}
+
+// trickle sends single bytes.
+type trickle struct{ net.Conn }
+
+func (c trickle) Write(p []byte) (int, error) {
+	for i := range p {
+		if _, err := c.Conn.Write(p[i : i+1]); err != nil {
+			return i, err
+		}
+	}
+	return len(p), nil
+}
+
+// patient holds back what follows its version until the server's KEXINIT is there.
+type patient struct {
+	net.Conn
+	mu      sync.Mutex
+	started bool
+	read    int
+	held    [][]byte
+}
+
+func (c *patient) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.started && c.read < 200 {
+		c.held = append(c.held, bytes.Clone(p))
+		return len(p), nil
+	}
+	c.started = true
+	return c.Conn.Write(p)
+}
+
+func (c *patient) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.read += n; c.read >= 200 {
+		for _, held := range c.held {
+			if _, err := c.Conn.Write(held); err != nil {
+				return n, err
+			}
+		}
+		c.held = nil
+	}
+	return n, err
+}

@@ -47,7 +47,8 @@ type Keys struct {
 //
 // An id_container that an earlier start of the session made keeps its key
 // valid. A file or folder that is a symbolic link, belongs to someone else or
-// is no regular file is not used, and log says so.
+// is no regular file is not used, and log says so. Beside an error there are
+// Keys all the same: those that need no file.
 func PrepareKeys(home string, cfg control.SSH, log *slog.Logger) (*Keys, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -56,7 +57,8 @@ func PrepareKeys(home string, cfg control.SSH, log *slog.Logger) (*Keys, error) 
 	own := []byte(strings.Join(cfg.AuthorizedKeys, "\n") + "\n")
 	root, err := os.OpenRoot(home)
 	if err != nil {
-		return nil, fmt.Errorf("open home: %w", err)
+		k.Own, k.own = true, own
+		return k, fmt.Errorf("open home: %w", err)
 	}
 	defer func() { _ = root.Close() }()
 

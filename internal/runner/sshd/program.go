@@ -70,10 +70,7 @@ func (s *session) startProgram(command string, login bool) error {
 		cmd.Args = []string{filepath.Base(shell), "-c", command}
 	}
 	cmd.Env = s.environment(shell)
-	cmd.Dir = s.conn.server.opts.Home
-	if info, err := os.Stat(cmd.Dir); err != nil || !info.IsDir() {
-		cmd.Dir = "/"
-	}
+	cmd.Dir = process.WorkDir(s.conn.server.opts.Home)
 	p := &program{gone: make(chan struct{})}
 	if s.pty != nil {
 		err = s.startOnTerminal(cmd, p)

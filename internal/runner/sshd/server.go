@@ -51,9 +51,10 @@ type Options struct {
 type Server struct {
 	opts       Options
 	log        *slog.Logger
-	config     *ssh.ServerConfig
-	handshakes chan struct{} // a slot per unauthenticated connection
-	slots      chan struct{} // a slot per connection
+	config     *ssh.ServerConfig // with every host key
+	modern     *ssh.ServerConfig // without RSA, if there are others
+	handshakes chan struct{}     // a slot per unauthenticated connection
+	slots      chan struct{}     // a slot per connection
 }
 
 // New makes a server; no goroutine runs before Serve. It fails when a host key
@@ -77,7 +78,7 @@ func New(opts Options) (*Server, error) {
 	s.config = &ssh.ServerConfig{
 		Config:            ssh.Config{Ciphers: ciphers()},
 		MaxAuthTries:      maxAuthTries,
-		ServerVersion:     "SSH-2.0-backend.ai",
+		ServerVersion:     serverVersion,
 		PublicKeyCallback: s.authenticate,
 		BannerCallback:    s.banner,
 	}
@@ -85,8 +86,14 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	modern := *s.config
+	s.modern = s.config
 	for _, signer := range signers {
 		s.config.AddHostKey(signer)
+		if signer.PublicKey().Type() != ssh.KeyAlgoRSA {
+			modern.AddHostKey(signer)
+			s.modern = &modern
+		}
 	}
 	return s, nil
 }
@@ -175,7 +182,9 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	defer release()
 
 	_ = nc.SetDeadline(time.Now().Add(loginGrace)) // a conn without deadlines would be a test's pipe
-	sc, channels, requests, err := ssh.NewServerConn(nc, s.config)
+	greeted, config := s.greet(nc)
+	_ = nc.SetReadDeadline(time.Now().Add(loginGrace))
+	sc, channels, requests, err := ssh.NewServerConn(greeted, config)
 	if err != nil {
 		s.log.Debug("ssh handshake ended", "remote", nc.RemoteAddr().String(), "err", err)
 		return

@@ -15,6 +15,8 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/ssh"
+
+	"backendai/internal/runner/process"
 )
 
 // Displays that are tried, as X11DisplayOffset and MAX_DISPLAYS of OpenSSH.
@@ -50,7 +52,7 @@ func (s *session) openX11(ctx context.Context, payload []byte) bool {
 	if err != nil || len(cookie) > 1024 || len(want.Protocol) > 256 {
 		return false
 	}
-	d, err := newDisplay(want.Protocol, cookie, want.Screen)
+	d, err := newDisplay(process.TempDir(s.conn.server.opts.Env), want.Protocol, cookie, want.Screen)
 	if err != nil {
 		s.conn.log.Warn("X11 forwarding refused", "err", err)
 		return false
@@ -73,7 +75,7 @@ func (s *session) openX11(ctx context.Context, payload []byte) bool {
 	return true
 }
 
-func newDisplay(protocol string, cookie []byte, screen uint32) (*display, error) {
+func newDisplay(temp, protocol string, cookie []byte, screen uint32) (*display, error) {
 	for number := firstDisplay; number <= lastDisplay; number++ {
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(x11BasePort+number)))
 		if err != nil {
@@ -86,7 +88,7 @@ func newDisplay(protocol string, cookie []byte, screen uint32) (*display, error)
 				_ = os.RemoveAll(d.dir)
 			}
 		})
-		if d.dir, err = os.MkdirTemp("", "ssh-x11-"); err == nil {
+		if d.dir, err = os.MkdirTemp(temp, "ssh-x11-"); err == nil {
 			d.authority = filepath.Join(d.dir, "authority")
 			err = os.WriteFile(d.authority, authorityEntry(number, protocol, cookie), 0o600)
 		}

@@ -71,7 +71,7 @@ func (t *terminal) spawn() (*shell, error) {
 	}
 	defer slave.Close()
 	cmd := exec.Command(path) //nolint:noctx // it outlives the request and is ended by hang-up
-	cmd.Dir = opts.Home
+	cmd.Dir = process.WorkDir(opts.Home)
 	cmd.Env = environment(opts.Env(), path, opts.Home)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -1,0 +1,107 @@
+//go:build linux
+
+package sshd
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+const (
+	serverVersion = "SSH-2.0-backend.ai"
+	// greetingSize is the longest version and KEXINIT that are looked at.
+	greetingSize = 8 << 10
+	// offerTime is how long a client may take to say what it knows. There are
+	// some that wait for the server's word first.
+	offerTime = 300 * time.Millisecond
+
+	msgKexInit = 20
+)
+
+// greeted is a connection whose first bytes have been looked at.
+type greeted struct {
+	net.Conn
+	first *bufio.Reader // nil when what was looked at is read
+	sent  int           // bytes of our version that have gone out before
+}
+
+func (g *greeted) Read(p []byte) (int, error) {
+	if g.first != nil {
+		if g.first.Buffered() > 0 {
+			return g.first.Read(p)
+		}
+		g.first = nil
+	}
+	return g.Conn.Read(p)
+}
+
+func (g *greeted) Write(p []byte) (int, error) {
+	skip := min(g.sent, len(p))
+	g.sent -= skip
+	if skip == len(p) {
+		return skip, nil
+	}
+	n, err := g.Conn.Write(p[skip:])
+	return skip + n, err
+}
+
+// greet exchanges versions and looks at what the client offers, to give it the
+// host keys that fit. RSA is for clients that know nothing newer: many that do,
+// those in Go among them, would choose it, and see another key than the one
+// that their user was told.
+func (s *Server) greet(nc net.Conn) (net.Conn, *ssh.ServerConfig) {
+	g := &greeted{Conn: nc, first: bufio.NewReaderSize(nc, greetingSize), sent: len(serverVersion) + 2}
+	if _, err := nc.Write([]byte(serverVersion + "\r\n")); err != nil {
+		return g, s.config // the handshake will find it broken
+	}
+	known, err := hostKeyAlgorithms(g.first, func() { _ = nc.SetReadDeadline(time.Now().Add(offerTime)) })
+	if err == nil && slices.Contains(known, ssh.KeyAlgoED25519) {
+		return g, s.modern
+	}
+	return g, s.config
+}
+
+// hostKeyAlgorithms looks at the version and the KEXINIT packet at the start of
+// a stream (RFC 4253, sections 4.2, 6 and 7.1), without taking them. It calls
+// hurry between the two.
+func hostKeyAlgorithms(r *bufio.Reader, hurry func()) ([]string, error) {
+	version := 0
+	for n := 1; version == 0; n = r.Buffered() + 1 {
+		seen, err := r.Peek(n)
+		if err != nil {
+			return nil, err
+		}
+		seen, _ = r.Peek(r.Buffered()) // all that has come
+		version = bytes.IndexByte(seen, '\n') + 1
+	}
+	hurry()
+	const header = 4 + 1 + 1 + 16 // length, padding, type, cookie
+	packet, err := r.Peek(version + header + 4)
+	if err != nil {
+		return nil, err
+	}
+	if packet[version+5] != msgKexInit {
+		return nil, nil
+	}
+	// Two lists of names: key exchanges, host keys.
+	at := version + header
+	for range 2 {
+		if packet, err = r.Peek(at + 4); err != nil {
+			return nil, err
+		}
+		length := int(min(binary.BigEndian.Uint32(packet[at:]), greetingSize))
+		if packet, err = r.Peek(at + 4 + length); err != nil {
+			return nil, err
+		}
+		packet = packet[at+4:]
+		at += 4 + length
+	}
+	return strings.Split(string(packet), ","), nil
+}
