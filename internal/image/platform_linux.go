@@ -112,7 +112,7 @@ func lockFolder(dir string, wait bool) (*os.File, error) {
 		if err == nil {
 			return f, nil
 		}
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return nil, errors.Join(err, f.Close())
 		}
 	}

@@ -69,7 +69,7 @@ func (s *Service) Clone(ctx context.Context, caller backendai.Caller, ref string
 
 // cloned tells what became of a copy.
 func (s *Service) cloned(ctx context.Context, id string, cause error) error {
-	_, err := s.change(ctx, id, func(f *backendai.VFolder) error {
+	err := s.change(ctx, id, func(f *backendai.VFolder) error {
 		f.Status = backendai.FolderReady
 		if cause != nil {
 			f.Status, f.StatusInfo = backendai.FolderError, "the copy is not complete: "+cause.Error()

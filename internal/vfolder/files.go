@@ -72,10 +72,7 @@ func (s *Service) Files(ctx context.Context, caller backendai.Caller, ref, name 
 			return explain(v.Name, name, err)
 		}
 		defer dir.Close()
-		if files, err = list(dir); err != nil {
-			return explain(v.Name, name, err)
-		}
-		if len(files) > maxList {
+		if files = list(dir); len(files) > maxList {
 			return backendai.Errorf(backendai.CodeInvalidParams, "%q in the folder %q has more than %d entries", clean, v.Name, maxList).
 				WithHint("list it from a session that mounts the folder")
 		}
@@ -86,7 +83,7 @@ func (s *Service) Files(ctx context.Context, caller backendai.Caller, ref, name 
 }
 
 // list reads an open directory, up to one entry more than maxList.
-func list(dir *os.File) ([]File, error) {
+func list(dir *os.File) []File {
 	var files []File
 	for len(files) <= maxList {
 		names, err := dir.Readdirnames(1024)
@@ -101,7 +98,7 @@ func list(dir *os.File) ([]File, error) {
 			break // the end, or a directory that has gone
 		}
 	}
-	return files, nil
+	return files
 }
 
 // Mkdir makes directories. With parents also those above them; with existOK one

@@ -198,17 +198,17 @@ func (s *Service) Find(ctx context.Context, caller backendai.Caller, ref string)
 }
 
 // change reads a folder's record anew, changes it and writes it back.
-func (s *Service) change(ctx context.Context, id string, edit func(*backendai.VFolder) error) (*backendai.VFolder, error) {
+func (s *Service) change(ctx context.Context, id string, edit func(*backendai.VFolder) error) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	f, err := s.store.Folder(ctx, id)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := edit(f); err != nil {
-		return nil, err
+		return err
 	}
-	return f, s.store.UpdateFolder(ctx, f)
+	return s.store.UpdateFolder(ctx, f)
 }
 
 // Rename gives a folder another name.
@@ -233,14 +233,13 @@ func (s *Service) Rename(ctx context.Context, caller backendai.Caller, ref, name
 				WithHint("such a folder would mount by itself in the sessions of others; end the shares first")
 		}
 	}
-	_, err = s.change(ctx, v.ID, func(f *backendai.VFolder) error {
+	return s.change(ctx, v.ID, func(f *backendai.VFolder) error {
 		if err := s.nameIsFree(ctx, caller, name, f.ID); err != nil {
 			return err
 		}
 		f.Name = name
 		return nil
 	})
-	return err
 }
 
 // Update is what can be changed of a folder; nil leaves it as it is.
@@ -259,7 +258,7 @@ func (s *Service) Update(ctx context.Context, caller backendai.Caller, ref strin
 	if u.MaxSize != nil && !caller.Superadmin() {
 		return backendai.Errorf(backendai.CodeForbidden, "only a superadmin may change the quota of a folder")
 	}
-	_, err = s.change(ctx, v.ID, func(f *backendai.VFolder) error {
+	return s.change(ctx, v.ID, func(f *backendai.VFolder) error {
 		if u.Cloneable != nil {
 			f.Cloneable = *u.Cloneable
 		}
@@ -271,12 +270,11 @@ func (s *Service) Update(ctx context.Context, caller backendai.Caller, ref strin
 		}
 		return nil
 	})
-	return err
 }
 
 // touch remembers that a folder was used now.
 func (s *Service) touch(ctx context.Context, id string, at time.Time) error {
-	_, err := s.change(ctx, id, func(f *backendai.VFolder) error {
+	err := s.change(ctx, id, func(f *backendai.VFolder) error {
 		f.LastUsed = at
 		return nil
 	})

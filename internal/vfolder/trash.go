@@ -19,7 +19,7 @@ func (s *Service) Trash(ctx context.Context, caller backendai.Caller, ref string
 	if err != nil {
 		return err
 	}
-	_, err = s.change(ctx, v.ID, func(f *backendai.VFolder) error {
+	err = s.change(ctx, v.ID, func(f *backendai.VFolder) error {
 		switch f.Status {
 		case backendai.FolderReady, backendai.FolderError:
 		case backendai.FolderCloning:
@@ -42,7 +42,7 @@ func (s *Service) Restore(ctx context.Context, caller backendai.Caller, ref stri
 	if err != nil {
 		return trashHint(err)
 	}
-	_, err = s.change(ctx, v.ID, func(f *backendai.VFolder) error {
+	return s.change(ctx, v.ID, func(f *backendai.VFolder) error {
 		if f.Status != backendai.FolderTrashed {
 			return trashHint(backendai.NotFound("folder", ref))
 		}
@@ -53,7 +53,6 @@ func (s *Service) Restore(ctx context.Context, caller backendai.Caller, ref stri
 		f.Status, f.TrashedAt = backendai.FolderReady, time.Time{}
 		return nil
 	})
-	return err
 }
 
 func trashHint(err error) error {

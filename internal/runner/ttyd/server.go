@@ -101,7 +101,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 		cancel()
 		_ = server.Close()
-		<-served
+		_ = <-served
 	case err = <-served:
 		err = fmt.Errorf("serve terminals: %w", err)
 		cancel()

@@ -118,16 +118,6 @@ func (c *rawClient) handle(reply []byte) string {
 	return string(c.field(reply, typeHandle, 5))
 }
 
-func (c *rawClient) data(reply []byte) []byte { c.t.Helper(); return c.field(reply, typeData, 5) }
-
-func (c *rawClient) names(reply []byte) int {
-	c.t.Helper()
-	if reply[0] != typeName {
-		c.t.Fatalf("the answer is of type %d, not names", reply[0])
-	}
-	return int(binary.BigEndian.Uint32(reply[5:]))
-}
-
 func TestExtensions(t *testing.T) {
 	home := t.TempDir()
 	if err := os.WriteFile(filepath.Join(home, "file"), []byte("0123456789"), 0o600); err != nil {
