@@ -45,7 +45,7 @@ var imports = map[string][]string{
 	"internal/dotfile":           {"internal/control"},
 	"internal/vfolder":           {"internal/engine", "internal/archive"},
 	"internal/store":             {"internal/dotfile", "internal/account", "internal/session", "internal/vfolder", "internal/filter"},
-	"internal/api":               {"internal/dotfile", "internal/account", "internal/session", "internal/vfolder", "internal/auth", "internal/tunnel", "internal/api/graphql"},
+	"internal/api":               {"internal/archive", "internal/dotfile", "internal/account", "internal/session", "internal/vfolder", "internal/auth", "internal/tunnel", "internal/api/graphql"},
 	"internal/api/graphql":       {"internal/account", "internal/session", "internal/vfolder", "internal/filter"},
 	"internal/client":            {"internal/archive", "internal/auth", "internal/tunnel"},
 	"internal/server":            {"internal/dotfile", "internal/config", "internal/version", "internal/engine", "internal/engine/oci", "internal/engine/fake", "internal/image", "internal/store", "internal/account", "internal/session", "internal/vfolder", "internal/api", "internal/client", "internal/tunnel"},

@@ -1,15 +1,12 @@
 package api
 
 import (
-	"archive/tar"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
-	"path"
 	"strconv"
 
 	"backendai"
@@ -92,28 +89,13 @@ func (h *Handler) downloadSingle(c *call) error {
 	if err := c.err(); err != nil {
 		return err
 	}
-	r, err := h.opts.Sessions.Download(c.r.Context(), c.caller, c.path["name"], name)
+	f, err := h.opts.Sessions.OpenFile(c.r.Context(), c.caller, c.path["name"], name)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	archive := tar.NewReader(r)
-	header, err := archive.Next()
-	if errors.Is(err, io.EOF) || err == nil && header.Typeflag != tar.TypeReg {
-		return backendai.Errorf(backendai.CodeInvalidParams, "%q is not a regular file", path.Clean(name)).
-			WithHint("download a folder as an archive")
-	}
-	if err != nil {
-		return fmt.Errorf("download %q: %w", name, err)
-	}
-	if header.Size > maxDownloadBytes {
-		return backendai.Errorf(backendai.CodeInvalidParams, "%q is too large to download", name).
-			WithHint("one request carries at most %s; use scp or sftp for more", backendai.FormatSize(maxDownloadBytes))
-	}
-	content, err := io.ReadAll(io.LimitReader(archive, maxDownloadBytes))
-	if err != nil {
-		return fmt.Errorf("download %q: %w", name, err)
-	}
-	c.w.Header().Set("Content-Type", "application/octet-stream")
-	return c.body(http.StatusOK, content)
+	defer f.Close()
+	c.w.Header().Set("Content-Length", strconv.FormatInt(f.Size, 10))
+	c.stream("application/octet-stream")
+	_, err = io.Copy(steadyWriter{c.w, http.NewResponseController(c.w)}, f)
+	return err
 }

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"backendai/internal/account"
 	"backendai/internal/api"
 	"backendai/internal/auth"
+	"backendai/internal/control"
 	"backendai/internal/dotfile"
 	"backendai/internal/session"
 	"backendai/internal/vfolder"
@@ -115,6 +117,9 @@ type sessions struct {
 	connect session.ConnectRequest
 	events  chan backendai.Event
 	renamed string
+
+	uploaded, folder, hostile string
+	skipped                   []control.Skipped
 }
 
 var started = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -224,11 +229,49 @@ func (s *sessions) Connect(ctx context.Context, caller backendai.Caller, ref str
 	}
 }
 
-func (s *sessions) Download(ctx context.Context, caller backendai.Caller, ref, path string) (io.ReadCloser, error) {
+func (s *sessions) Upload(ctx context.Context, caller backendai.Caller, ref, folder string, archive io.Reader) (session.Unpacked, error) {
+	if err := s.only(ctx, caller, ref); err != nil {
+		return session.Unpacked{}, err
+	}
+	sum := sha256.New()
+	text, err := io.ReadAll(io.TeeReader(archive, sum))
+	if err != nil {
+		return session.Unpacked{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.uploaded, s.folder = string(text), folder
+	return session.Unpacked{Files: 1, SHA256: sum.Sum(nil), Skipped: s.skipped}, nil
+}
+
+func (s *sessions) ListFiles(ctx context.Context, caller backendai.Caller, ref, path string) (session.Listing, error) {
+	if err := s.only(ctx, caller, ref); err != nil {
+		return session.Listing{}, err
+	}
+	if path != "." {
+		return session.Listing{}, backendai.Errorf(backendai.CodeInvalidParams, "no such file: %q", path)
+	}
+	return session.Listing{Path: "/home/work", Self: session.FileEntry{Type: "directory"}, Entries: []session.FileEntry{{Name: "a\n", Type: "file", Size: 5, Mode: 0o640, Modified: started}}}, nil
+}
+
+func (s *sessions) OpenFile(ctx context.Context, caller backendai.Caller, ref, path string) (*session.OpenFile, error) {
 	if err := s.only(ctx, caller, ref); err != nil {
 		return nil, err
 	}
 	if path != "id_container" {
+		return nil, backendai.Errorf(backendai.CodeInvalidParams, "The file is not found.")
+	}
+	return &session.OpenFile{Entry: session.FileEntry{Size: 11}, ReadCloser: io.NopCloser(strings.NewReader("PRIVATE KEY"))}, nil
+}
+
+func (s *sessions) Download(ctx context.Context, caller backendai.Caller, ref string, paths ...string) (io.ReadCloser, error) {
+	if err := s.only(ctx, caller, ref); err != nil {
+		return nil, err
+	}
+	if paths[0] == "hostile" {
+		return io.NopCloser(strings.NewReader(s.hostile)), nil
+	}
+	if paths[0] != "id_container" {
 		return nil, backendai.Errorf(backendai.CodeInvalidParams, "The file is not found.")
 	}
 	return io.NopCloser(strings.NewReader(tarOf("id_container", "PRIVATE KEY"))), nil

@@ -31,6 +31,7 @@ const (
 	sumKey   = "BACKENDAI.sha256"
 	countKey = "BACKENDAI.entries"
 	endKey   = "BACKENDAI.end"
+	noteKey  = "BACKENDAI.skipped"
 )
 
 // Checkpoints come after so many entries or bytes, at the end of an entry.
@@ -130,6 +131,12 @@ func (w *Writer) checkpoint(end bool) error {
 	return w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "checkpoint", PAXRecords: records})
 }
 
+// Note tells the receiver something, such as what is left out and why.
+func (w *Writer) Note(text string) error {
+	text = strings.ReplaceAll(text, "\x00", "")
+	return w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "note", PAXRecords: map[string]string{noteKey: text}})
+}
+
 // Close ends the stream; it does not close the underlying writer.
 func (w *Writer) Close() error {
 	if err := w.checkpoint(true); err != nil {
@@ -144,6 +151,9 @@ type Reader struct {
 	digest     *digest
 	checkpoint func() error
 	ended      bool
+
+	// Noted, unless nil, is told what the sender notes.
+	Noted func(text string)
 }
 
 // NewReader makes a Reader. It calls checkpoint whenever all that was read until
@@ -170,6 +180,9 @@ func (r *Reader) Next() (*tar.Header, error) {
 		case h.Typeflag != tar.TypeXGlobalHeader:
 			r.digest.header(h)
 			return h, check(h)
+		}
+		if note := h.PAXRecords[noteKey]; note != "" && r.Noted != nil {
+			r.Noted(note)
 		}
 		if _, ours := h.PAXRecords[sumKey]; !ours {
 			continue

@@ -20,6 +20,7 @@ type UnpackOptions struct {
 	Overwrite bool                // replaces files that are there already
 	Seen      func(bytes int64)   // is told of the bytes of files that come
 	Placed    func(h *tar.Header) // is told of each thing that is in its place
+	Noted     func(text string)   // is told what the sender notes
 }
 
 // ErrExists is why a file is not unpacked over another.
@@ -35,6 +36,7 @@ func Unpack(root *os.Root, stream io.Reader, opts UnpackOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, root.RemoveAll(u.aside)) }()
 	r := NewReader(stream, u.place)
+	r.Noted = opts.Noted
 	for {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {

@@ -2,9 +2,6 @@ package session
 
 import (
 	"context"
-	"io"
-	"path"
-	"strings"
 
 	"backendai"
 )
@@ -43,28 +40,6 @@ func (s *Service) way(ctx context.Context, caller backendai.Caller, ref string) 
 		return nil, err
 	}
 	return s.running(caller, ref)
-}
-
-// Download implements API.
-func (s *Service) Download(ctx context.Context, caller backendai.Caller, ref, name string) (io.ReadCloser, error) {
-	l, err := s.way(ctx, caller, ref)
-	if err != nil {
-		return nil, err
-	}
-	if path.IsAbs(name) {
-		below, ok := strings.CutPrefix(path.Clean(name)+"/", home+"/")
-		if !ok {
-			return nil, badParam("files", "%q is not below %s", name, home)
-		}
-		name = strings.TrimSuffix(below, "/")
-		if name == "" {
-			name = "."
-		}
-	}
-	if name == "" || strings.ContainsRune(name, 0) {
-		return nil, badParam("files", "%q is not a path", name)
-	}
-	return l.control.Files(ctx, name)
 }
 
 // Terminals implements API.

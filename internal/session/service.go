@@ -65,8 +65,17 @@ type Dotfiles interface {
 	Bootstrap(ctx context.Context, accessKey string) (string, error)
 }
 
-// Terminal is an open web terminal of a session.
-type Terminal = control.Terminal
+// What the runner tells of files and terminals.
+type (
+	Terminal  = control.Terminal // an open web terminal
+	Listing   = control.Listing  // a folder and what is in it
+	FileEntry = control.Entry
+	OpenFile  = control.OpenFile // its caller closes it
+	Unpacked  = control.Unpacked // what came of an archive
+)
+
+// NoteKey is the record of a tar's global header that tells what was left out.
+const NoteKey = control.PAXSkipped
 
 // CreateRequest is what a caller asks for; absent values are already defaulted
 // from the protocol's, and every field is validated by Create.
@@ -141,8 +150,16 @@ type API interface {
 	// Connect starts the app if need be and connects to it. The caller closes the connection.
 	Connect(ctx context.Context, caller backendai.Caller, ref string, req ConnectRequest) (net.Conn, error)
 	ShutdownApp(ctx context.Context, caller backendai.Caller, ref, app string) error
-	// Download gives an uncompressed tar of a path below the session's home; the caller closes it.
-	Download(ctx context.Context, caller backendai.Caller, ref, path string) (io.ReadCloser, error)
+	// Download gives an uncompressed tar of paths below the session's home, whose
+	// entries begin with the last parts of the paths; the caller closes it. It is
+	// the session's word: whoever unpacks it checks what is in it.
+	Download(ctx context.Context, caller backendai.Caller, ref string, paths ...string) (io.ReadCloser, error)
+	// Upload unpacks an uncompressed tar below a folder of the session's home.
+	Upload(ctx context.Context, caller backendai.Caller, ref, folder string, archive io.Reader) (Unpacked, error)
+	// ListFiles lists a folder of the session's home, or tells of one file.
+	ListFiles(ctx context.Context, caller backendai.Caller, ref, path string) (Listing, error)
+	// OpenFile opens a regular file below the session's home.
+	OpenFile(ctx context.Context, caller backendai.Caller, ref, path string) (*OpenFile, error)
 	// Terminals lists the open web terminals; EndTerminal ends one of them.
 	Terminals(ctx context.Context, caller backendai.Caller, ref string) ([]Terminal, error)
 	EndTerminal(ctx context.Context, caller backendai.Caller, ref, name string) error
