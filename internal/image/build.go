@@ -261,7 +261,10 @@ func (b *build) command(ctx context.Context, messages io.Writer) (cmd *exec.Cmd,
 		args = append(args, "--customize-hook="+hook)
 	}
 	args = append(append(args, b.host.codename, "-"), sources...)
-	cmd = exec.CommandContext(ctx, builder, args...)
+	// A service manager may have given the server a stricter mask than programs
+	// that install systems expect.
+	shell := []string{"-c", `umask 022 && exec "$0" "$@"`, builder}
+	cmd = exec.CommandContext(ctx, "sh", append(shell, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+b.in("tmp"), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8")
 	// A group of its own, so that what it started ends with it.
 	cmd.SysProcAttr = processGroup()

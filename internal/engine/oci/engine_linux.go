@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"backendai"
 	"backendai/internal/engine"
@@ -71,6 +72,9 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 			err = errors.Join(err, e.Close())
 		}
 	}()
+	// what sessions see must be readable for them; what they must not see is
+	// below the state directory, which only root can enter
+	unix.Umask(0o022)
 	if err := becomeSubreaper(); err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "prepare tests:", err)
 		os.Exit(1)
 	}
+	unix.Umask(0o077) // as a careful service manager sets it
 	if os.Getenv(childEnv) != "" {
 		child()
 		return

@@ -29,6 +29,7 @@ func BenchmarkStart(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			o := options(b.TempDir())
+			o.Runner = built("real")
 			change(&o)
 			e := openEngine(b, o)
 			var starts, creates, removes []time.Duration
@@ -94,7 +95,7 @@ func BenchmarkTogether(b *testing.B) {
 		for _, network := range []string{NetworkNone, NetworkNAT} {
 			b.Run(fmt.Sprintf("%d/%s", sessions, network), func(b *testing.B) {
 				o := options(b.TempDir())
-				o.Network = network
+				o.Runner, o.Network = built("real"), network
 				e := openEngine(b, o)
 				var all, removes []time.Duration
 				before := cpuTime(b)
@@ -167,7 +168,7 @@ func BenchmarkDialPort(b *testing.B) {
 // started together all answer within five seconds.
 func TestHundredAtOnce(t *testing.T) {
 	o := options(t.TempDir())
-	o.Network = NetworkNAT
+	o.Runner, o.Network = built("real"), NetworkNAT
 	e := openEngine(t, o)
 	began := time.Now()
 	ids := startAll(t, e, 100)
