@@ -28,6 +28,7 @@ import (
 	"backendai/internal/config"
 	"backendai/internal/dotfile"
 	"backendai/internal/session"
+	"backendai/internal/tunnel"
 	"backendai/internal/version"
 	"backendai/internal/vfolder"
 )
@@ -128,7 +129,7 @@ func listen(ctx context.Context, cfg *config.Config) (net.Listener, error) {
 			WithHint("choose another address with --listen")
 	}
 	if secure != nil {
-		return tls.NewListener(l, secure), nil
+		return tls.NewListener(tunnel.UnderTLS(l), secure), nil
 	}
 	return l, nil
 }

@@ -181,7 +181,7 @@ func (d *Dialer) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
 	if config.ServerName == "" {
 		config.ServerName = u.Hostname()
 	}
-	secure := tls.Client(conn, config)
+	secure := tls.Client(newBulk(conn), config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("connect to %s: %w", u.Host, err)

@@ -45,9 +45,9 @@ func Relay(ctx context.Context, a, b net.Conn) (toB, toA int64, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.move(b, a, &r.toB)
+		r.move(ctx, b, a, &r.toB)
 	}()
-	r.move(a, b, &r.toA) // not in a goroutine of its own: idle tunnels cost their stacks
+	r.move(ctx, a, b, &r.toA) // not in a goroutine of its own: idle tunnels cost their stacks
 	<-done
 	if !stop() {
 		return r.toB, r.toA, context.Cause(ctx)
@@ -67,9 +67,9 @@ type relay struct {
 }
 
 // move copies one direction and passes its end on.
-func (r *relay) move(to, from net.Conn, n *int64) {
+func (r *relay) move(ctx context.Context, to, from net.Conn, n *int64) {
 	var err error
-	if *n, err = transfer(to, from); err == nil && r.half {
+	if *n, err = transfer(ctx, to, from); err == nil && r.half {
 		if c, ok := to.(closeWriter); ok {
 			// A peer that is gone has nothing more to be told.
 			if err = c.CloseWrite(); gone(err) {
@@ -134,7 +134,7 @@ func gone(err error) bool {
 
 // transfer copies until from ends. Bytes that were read ahead go first; then
 // the bare connections are copied, which lets the kernel do it.
-func transfer(to, from net.Conn) (n int64, err error) {
+func transfer(ctx context.Context, to, from net.Conn) (n int64, err error) {
 	if ahead, ok := from.(*readAhead); ok {
 		head := ahead.take()
 		for len(head) > 0 {
@@ -146,8 +146,19 @@ func transfer(to, from net.Conn) (n int64, err error) {
 			head = head[k:]
 		}
 	}
-	k, err := io.Copy(inner(to), inner(from))
+	k, err := pour(ctx, inner(to), inner(from))
 	return n + k, err
+}
+
+// pour copies until from ends, in the way that costs the least for the two.
+func pour(ctx context.Context, to, from net.Conn) (int64, error) {
+	if secure, under, ok := bulkUnder(to); ok {
+		return seal(ctx, secure, under, from)
+	}
+	if secure, under, ok := bulkUnder(from); ok {
+		return open(to, secure, under)
+	}
+	return io.Copy(to, from)
 }
 
 // readAhead is a connection of which some bytes have been read already.

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -114,6 +115,7 @@ func relayServer(t *testing.T, app string, secure, webSocketOnly bool) (*httptes
 		_, _, _ = tunnel.Relay(ctx, conn, target)
 	}))
 	if secure {
+		s.Listener = tunnel.UnderTLS(s.Listener)
 		s.StartTLS()
 	} else {
 		s.Start()
@@ -234,6 +236,45 @@ func TestRawTunnelHalfCloses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTLSBetweenRelays has TLS as users have it, between two relays, with pieces
+// of all sizes, pauses between them, and both directions at once.
+func TestTLSBetweenRelays(t *testing.T) {
+	s, _ := relayServer(t, serveApp(t, echo), true, false)
+	d := dialer(s)
+	var all sync.WaitGroup
+	for range 8 {
+		conn := dial(t, d, s)
+		client, relay := pair(t)
+		all.Go(func() {
+			if _, _, err := tunnel.Relay(t.Context(), relay, conn); err != nil {
+				t.Error(err)
+			}
+		})
+		sent := random(t, 8<<20)
+		all.Go(func() {
+			for rest := sent; len(rest) > 0; {
+				n := min(len(rest), 1<<mathrand.IntN(20))
+				if _, err := client.Write(rest[:n]); err != nil {
+					t.Error(err)
+					return
+				}
+				if rest = rest[n:]; n < 4 {
+					runtime.Gosched()
+				}
+			}
+			if err := client.CloseWrite(); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Go(func() {
+			if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, sent) {
+				t.Errorf("got %d bytes back, %v; want the %d that were sent", len(got), err, len(sent))
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestBytesBeforeTheAnswer sends app bytes together with the request, which the
