@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"backendai"
 	"backendai/internal/client"
 )
 
@@ -17,7 +18,7 @@ func newDownloadCommand(e *env, name string) *cobra.Command {
 	var dest string
 	cmd := &cobra.Command{
 		Use: name + " SESSION PATH…", Short: "Fetch files from a session", Args: arguments("SESSION", "PATH…"),
-		Long: "Fetches files and folders from the home of a session into a folder here, with their modes. It is for small files, such as the key id_container; for large ones use scp or sftp. A file that is there already is replaced.",
+		Long: "Fetches files and directories from the home of a session into a directory here, each under the last part of its path, with their modes and times. Each file appears when all of it is here. A file that is there already is replaced. Special files, and links that lead out of what is fetched, are left out with a warning, and the exit code is 1.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := e.client()
 			if err != nil {
@@ -30,7 +31,7 @@ func newDownloadCommand(e *env, name string) *cobra.Command {
 	return document(cmd, manual{
 		arguments: [][2]string{
 			{"SESSION", "name or id of the session, or how one of them begins"},
-			{"PATH", "path below the session's home, /home/work; at most 5"},
+			{"PATH", "path below the session's home, /home/work"},
 		},
 		examples: [][2]string{{"The key for SSH", "backend.ai download mysession id_container"}, {"Results into a folder", "backend.ai download mysession out/figures --dest results"}},
 	})
@@ -42,16 +43,11 @@ func (e *env) download(ctx context.Context, c *client.Client, session string, fi
 		return usagef("--dest %s: %w", dest, err)
 	}
 	defer root.Close()
-	e.term.Wait("Downloading from session %s…", session)
-	bar := e.term.Progress()
-	var total int64
-	err = c.Download(ctx, session, files, func(file string, archive io.Reader) error {
-		counted := &counter{Reader: archive, seen: func(n int64, _ error) { total += n; bar.Set("downloading "+file, total, 0) }}
-		if err := untar(root, counted); err != nil {
-			return fmt.Errorf("unpack %q: %w", file, err)
-		}
-		return nil
-	})
+	bar := e.meter("downloading from session "+session, 0)
+	result, err := c.DownloadFromSession(ctx, client.SessionTransfer{Session: session, Paths: files, Root: root, Progress: bar.add})
+	if backendai.CodeOf(err) == backendai.CodeURLNotFound {
+		err = e.downloadParts(ctx, c, session, files, root, bar)
+	}
 	bar.Close()
 	if err != nil {
 		return err
@@ -60,7 +56,21 @@ func (e *env) download(ctx context.Context, c *client.Client, session string, fi
 	if dest != "." {
 		where = " into " + dest
 	}
-	return e.done(map[string]any{"session": session, "files": files}, "Downloaded %s from session %s%s.", strings.Join(files, ", "), session, where)
+	if err := e.done(map[string]any{"session": session, "files": files, "skipped": len(result.Skipped)}, "Downloaded %s from session %s%s.", strings.Join(files, ", "), session, where); err != nil {
+		return err
+	}
+	return e.leftOutBySession(nil, result.Skipped)
+}
+
+// downloadParts fetches files from a server that has no streams.
+func (e *env) downloadParts(ctx context.Context, c *client.Client, session string, files []string, root *os.Root, bar *meter) error {
+	return c.Download(ctx, session, files, func(file string, archive io.Reader) error {
+		counted := &counter{Reader: archive, seen: func(n int64, _ error) { bar.add(file, n) }}
+		if err := untar(root, counted); err != nil {
+			return fmt.Errorf("unpack %q: %w", file, err)
+		}
+		return nil
+	})
 }
 
 // counter tells of the bytes that pass.

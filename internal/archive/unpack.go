@@ -288,7 +288,11 @@ func (s Source) Header() *tar.Header {
 
 // Add writes a source to a stream. It gives how many bytes the file had. A file
 // that is shorter than it was breaks the stream.
-func (w *Writer) Add(s Source) (int64, error) {
+func (w *Writer) Add(s Source) (int64, error) { return w.AddCounted(s, nil) }
+
+// AddCounted is Add for files that may be large: tell, unless nil, is told of the
+// bytes on their way.
+func (w *Writer) AddCounted(s Source, tell func(bytes int64)) (int64, error) {
 	h := s.Header()
 	if h.Typeflag != tar.TypeReg {
 		return 0, w.WriteHeader(h)
@@ -306,7 +310,7 @@ func (w *Writer) Add(s Source) (int64, error) {
 	if err := w.WriteHeader(h); err != nil {
 		return 0, err
 	}
-	n, err := io.Copy(w, io.LimitReader(f, h.Size))
+	n, err := io.Copy(w, seen{io.LimitReader(f, h.Size), tell})
 	if err == nil && n < h.Size {
 		err = fmt.Errorf("%s became shorter while it was sent", s.Path)
 	}

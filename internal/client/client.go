@@ -95,6 +95,7 @@ type call struct {
 	query  url.Values
 	json   any       // body, or nil
 	body   io.Reader // body that is sent as it is and only once, or nil
+	media  string    // of the body; application/octet-stream when it is empty
 	stream bool      // signed as a stream: without a media type
 }
 
@@ -139,7 +140,7 @@ func (c *Client) send(ctx context.Context, endpoint *url.URL, k call, body []byt
 	var payload io.Reader = http.NoBody
 	switch {
 	case k.body != nil:
-		media, payload = "application/octet-stream", k.body
+		media, payload = cmp.Or(k.media, "application/octet-stream"), k.body
 	case k.json != nil:
 		media, payload = "application/json", bytes.NewReader(body)
 	case k.stream:
