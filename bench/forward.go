@@ -77,7 +77,7 @@ func (f *shellForward) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	config := fmt.Sprintf("HostKey %[1]s/host\nAuthorizedKeysFile %[1]s/user.pub\nStrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n", f.dir)
+	config := fmt.Sprintf("HostKey %[1]s/host\nAuthorizedKeysFile %[1]s/user.pub\nStrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n", f.dir)
 	if err := os.WriteFile(filepath.Join(f.dir, "config"), []byte(config), 0o600); err != nil {
 		return fmt.Errorf("prepare sshd: %w", err)
 	}
@@ -149,6 +149,13 @@ func (f *shellForward) open(ctx context.Context, cipher string) error {
 		}
 		<-pace.C
 	}
+}
+
+// copy is scp of a directory, whose far side is written as root@127.0.0.1:PATH.
+func (f *shellForward) copy(ctx context.Context, p *platform, from, to string) *exec.Cmd {
+	_, port, _ := net.SplitHostPort(f.listener.Addr().String())
+	options := key(filepath.Join(f.dir, "user")).options("root", port)
+	return p.exec(ctx, append(append([]string{"scp", "-r", "-q"}, options[:len(options)-1]...), from, to)...)
 }
 
 func (f *shellForward) hangUp() {

@@ -40,6 +40,9 @@
 //     same user in the same session, by the same client through the same tunnel.
 //   - terminal: keys and floods through a WebSocket and the tunnel, against a
 //     pseudo terminal on this machine.
+//   - folder: uploads and downloads, against cp with fsync on the same disk and
+//     against scp to this machine; starts with and without a folder of a million
+//     files.
 package main
 
 import (
@@ -71,6 +74,7 @@ var subjects = []subject{
 	{"memory", (*bench).memory},
 	{"ssh", (*bench).ssh},
 	{"terminal", (*bench).terminal},
+	{"folder", (*bench).folder},
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -116,7 +120,10 @@ type options struct {
 	runs    int
 	program string
 	state   string
-	size    int64
+	size    int64 // of transfers, in bytes
+
+	folderSize  int64 // of one large file, in bytes
+	folderFiles int
 }
 
 func readOptions(args []string, errs io.Writer) (options, error) {
@@ -132,10 +139,12 @@ func readOptions(args []string, errs io.Writer) (options, error) {
 	f.StringVar(&o.program, "program", "bin/backend.ai", "the built program")
 	f.StringVar(&o.state, "state", "", "folder that is kept, so that the next run finds its image; without it a temporary one")
 	size := f.Int64("size", 1024, "size of transfers in MiB")
+	folderSize := f.Int64("folder-size", 4096, "size of the large file of a folder in MiB")
+	f.IntVar(&o.folderFiles, "folder-files", 100_000, "how many small files a folder gets; ten times as many are in the folder that sessions start with")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	o.only, o.size = strings.Split(*only, ","), *size<<20
+	o.only, o.size, o.folderSize = strings.Split(*only, ","), *size<<20, *folderSize<<20
 	for _, name := range o.only {
 		if !slices.Contains(names, name) {
 			err := fmt.Errorf("-only %s: there are %s", name, strings.Join(names, ", "))
@@ -143,8 +152,8 @@ func readOptions(args []string, errs io.Writer) (options, error) {
 			return o, err
 		}
 	}
-	if o.runs < 1 || o.size < 1 {
-		err := errors.New("-runs and -size are at least 1")
+	if o.runs < 1 || o.size < 1 || o.folderSize < 1 || o.folderFiles < 1 {
+		err := errors.New("the numbers are at least 1")
 		fmt.Fprintln(errs, err)
 		return o, err
 	}

@@ -343,8 +343,11 @@ func field(dir, name string) string {
 }
 
 // resident is the resident memory of a process in bytes.
-func resident(pid int) (float64, error) {
-	value, _, _ := strings.Cut(field(fmt.Sprintf("/proc/%d", pid), "VmRSS"), " ")
+func resident(pid int) (float64, error) { return memoryField(pid, "VmRSS") }
+
+// memoryField is a line of a process's status that tells kilobytes, in bytes.
+func memoryField(pid int, name string) (float64, error) {
+	value, _, _ := strings.Cut(field(fmt.Sprintf("/proc/%d", pid), name), " ")
 	kib, err := strconv.ParseFloat(value, 64)
 	if err != nil {
 		return 0, fmt.Errorf("read memory of process %d: %w", pid, err)

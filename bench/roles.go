@@ -26,6 +26,7 @@ import (
 var roles = map[string]func(ctx context.Context, args []string) error{
 	"serve": serve,
 	"relay": relay,
+	"fill":  fill,
 }
 
 // pieceSize is how much is read and written at once, in bytes.
