@@ -12,10 +12,11 @@ WEBSRC     := $(shell find web -type f -not -path '*/node_modules/*' -not -path 
 
 # What the demo needs of the distribution, and what the tests need on top.
 DEMO_PACKAGES := crun mmdebstrap curl ca-certificates
+BENCH_PACKAGES := $(DEMO_PACKAGES) openssh-client openssh-server
 TEST_PACKAGES := $(DEMO_PACKAGES) runc busybox-static chromium openssh-client openssh-server openssh-sftp-server rsync git \
                  ansible-core lftp putty-tools python3-paramiko rclone sshfs
 
-.PHONY: help demo test check build bench lint fmt clean unit integration e2e cross demo-packages test-packages
+.PHONY: help demo test check build bench lint fmt clean unit integration e2e cross demo-packages bench-packages test-packages
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +51,8 @@ integration: build ## the parts against real containers, terminals and browsers 
 e2e: build ## the whole product with real clients and a real browser (root)
 	go test -tags integration -count=1 -timeout 20m ./e2e/...
 
-bench: demo-packages build ## measure start, tunnels and memory against baselines, as a table
-	go run ./bench
+bench: bench-packages build ## measure the product against baselines, as a table (root)
+	CGO_ENABLED=0 go run ./bench
 
 cross: ## the client half also builds, tests included, for macOS and Windows
 	for os in darwin windows; do \
@@ -78,6 +79,9 @@ clean: ## remove what the build made
 
 demo-packages:
 	@bash .ci/packages $(DEMO_PACKAGES)
+
+bench-packages:
+	@bash .ci/packages $(BENCH_PACKAGES)
 
 test-packages:
 	@bash .ci/packages $(TEST_PACKAGES)

@@ -24,7 +24,7 @@ func (b *bench) memory(ctx context.Context) error {
 	if err := b.install(ctx, memorySession); err != nil {
 		return err
 	}
-	var idle, inside, server, near series
+	var idle, inside, own, server, near series
 	for range b.rounds(5) {
 		// A new server, so that what came before does not count.
 		if err := p.restart(ctx); err != nil {
@@ -43,19 +43,21 @@ func (b *bench) memory(ctx context.Context) error {
 		}
 	}
 	for range b.rounds(5) {
-		if err := b.fresh(ctx, &inside); err != nil {
+		if err := b.fresh(ctx, &inside, &own); err != nil {
 			return err
 		}
 	}
 	b.table.add(row{"memory: server, idle", idle, mebibytes, "", nil, budget{atMost, 60 << 20}})
-	b.table.add(row{"memory: runner of an idle session", inside, mebibytes, "", nil, budget{atMost, 8 << 20}})
+	b.table.add(row{"memory: runner of an idle session", inside, mebibytes, "", nil, budget{atMost, 10 << 20}})
+	b.table.add(row{"memory: of that not shared with other sessions", own, mebibytes, "", nil, budget{}})
 	b.table.add(row{"memory: open tunnel, server's side", server, mebibytes, "", nil, budget{atMost, 20 << 10}})
 	b.table.add(row{"memory: open tunnel, client's side", near, mebibytes, "", nil, budget{}})
 	return p.remove(ctx, memorySession)
 }
 
-// fresh measures the runner of a new session.
-func (b *bench) fresh(ctx context.Context, to *series) error {
+// fresh measures the runner of a new session, and what of its memory is not that
+// of the program's file, which all sessions share.
+func (b *bench) fresh(ctx context.Context, to, own *series) error {
 	const name = "bench-fresh"
 	p := b.platform
 	if _, err := p.session(ctx, name); err != nil {
@@ -76,7 +78,11 @@ func (b *bench) fresh(ctx context.Context, to *series) error {
 	if err != nil {
 		return err
 	}
-	*to = append(*to, size)
+	private, err := memoryField(pid, "RssAnon")
+	if err != nil {
+		return err
+	}
+	*to, *own = append(*to, size), append(*own, private)
 	return p.remove(ctx, name)
 }
 
