@@ -3,6 +3,7 @@
 package sftp_test
 
 import (
+	"encoding/binary"
 	"bytes"
 	"os"
 	"path/filepath"
@@ -92,4 +93,14 @@ func TestMillionEntriesAreFlat(t *testing.T) {
 	if peak > before+(4<<20) {
 		t.Errorf("the heap grew from %d to %d bytes", before, peak)
 	}
+}
+
+func (c *rawClient) data(reply []byte) []byte { c.t.Helper(); return c.field(reply, typeData, 5) }
+
+func (c *rawClient) names(reply []byte) int {
+	c.t.Helper()
+	if reply[0] != typeName {
+		c.t.Fatalf("the answer is of type %d, not names", reply[0])
+	}
+	return int(binary.BigEndian.Uint32(reply[5:]))
 }
