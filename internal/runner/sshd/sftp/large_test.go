@@ -3,8 +3,8 @@
 package sftp_test
 
 import (
-	"encoding/binary"
 	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"runtime"
