@@ -54,7 +54,7 @@ func binary(t *testing.T) string {
 // begin starts a session whose batch command is script, run by /bin/sh.
 func begin(t *testing.T, program, script string) *session {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "runner")
+	dir, err := os.MkdirTemp("", "runner") //nolint:usetesting // uid 1000 must get in
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -267,7 +267,7 @@ func TestSSHFS(t *testing.T) {
 	}
 	s.program(t, "sshfs", "-F", filepath.Join(s.client, "config"), "-o", "reconnect", "sess:", mount)
 	t.Cleanup(func() {
-		if out, err := exec.Command("fusermount3", "-u", "-z", mount).CombinedOutput(); err != nil { //nolint:noctx // the test's context has ended
+		if out, err := exec.Command("fusermount3", "-u", "-z", mount).CombinedOutput(); err != nil { // the test's context has ended
 			t.Errorf("unmount: %v\n%s", err, out)
 		}
 	})

@@ -74,11 +74,10 @@ func (s *Server) greet(nc net.Conn) (net.Conn, *ssh.ServerConfig) {
 func hostKeyAlgorithms(r *bufio.Reader, hurry func()) ([]string, error) {
 	version := 0
 	for n := 1; version == 0; n = r.Buffered() + 1 {
-		seen, err := r.Peek(n)
-		if err != nil {
+		if _, err := r.Peek(n); err != nil {
 			return nil, err
 		}
-		seen, _ = r.Peek(r.Buffered()) // all that has come
+		seen, _ := r.Peek(r.Buffered()) // all that has come
 		version = bytes.IndexByte(seen, '\n') + 1
 	}
 	hurry()

@@ -52,7 +52,7 @@ func (s *session) openX11(ctx context.Context, payload []byte) bool {
 	if err != nil || len(cookie) > 1024 || len(want.Protocol) > 256 {
 		return false
 	}
-	d, err := newDisplay(process.TempDir(s.conn.server.opts.Env), want.Protocol, cookie, want.Screen)
+	d, err := newDisplay(ctx, process.TempDir(s.conn.server.opts.Env), want.Protocol, cookie, want.Screen)
 	if err != nil {
 		s.conn.log.Warn("X11 forwarding refused", "err", err)
 		return false
@@ -75,9 +75,9 @@ func (s *session) openX11(ctx context.Context, payload []byte) bool {
 	return true
 }
 
-func newDisplay(temp, protocol string, cookie []byte, screen uint32) (*display, error) {
+func newDisplay(ctx context.Context, temp, protocol string, cookie []byte, screen uint32) (*display, error) {
 	for number := firstDisplay; number <= lastDisplay; number++ {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(x11BasePort+number)))
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(x11BasePort+number)))
 		if err != nil {
 			continue // taken
 		}

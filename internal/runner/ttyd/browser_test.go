@@ -156,7 +156,7 @@ func (r *running) cutAll() {
 	for _, t := range r.terminals {
 		t.mu.Lock()
 		for v := range t.viewers {
-			go v.conn.CloseNow() //nolint:errcheck // that is the point
+			go v.conn.CloseNow()
 		}
 		t.mu.Unlock()
 	}

@@ -101,7 +101,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 		cancel()
 		_ = server.Close()
-		_ = <-served
+		if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
+			err = fmt.Errorf("serve terminals: %w", ended)
+		}
 	case err = <-served:
 		err = fmt.Errorf("serve terminals: %w", err)
 		cancel()

@@ -29,6 +29,7 @@ export function makeScreen(element: HTMLElement): { term: Terminal; fit: () => S
     cursorBlink: true,
     fontFamily: 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace',
     fontSize: 14,
+    minimumContrastRatio: 4.5, // dark text on a dark colour is no text
     scrollback: 10_000,
     theme: bright.matches ? light : dark,
   });
