@@ -4,9 +4,14 @@ package e2e
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 )
 
@@ -38,7 +43,7 @@ func (b tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	for i, step := range steps {
 		if _, err := run(b, step); err != nil {
-			text, _ := run(b, chromedp.Evaluate[string](`document.body.innerText`))
+			text, _ := run(b, chromedp.Evaluate[string](`document.body.innerText + (window.term ? `+wholeText+`.slice(-800) : '')`))
 			b.t.Fatalf("step %d: %v; the page shows %q", i, err, text[:min(800, len(text))])
 		}
 	}
@@ -63,4 +68,55 @@ func value[T any](b tab, expression string, options ...chromedp.EvaluateOption) 
 // until waits for a condition on the page.
 func until(condition string) chromedp.Action[chromedp.Void] {
 	return chromedp.Poll[chromedp.Void](condition, chromedp.WithPollingTimeout(patience-10*time.Second))
+}
+
+// wholeText reads what the terminal on the page has, scrollback and screen, with
+// lines that were only wrapped put together.
+const wholeText = `(() => {
+	const buffer = term.buffer.active, lines = [];
+	for (let i = 0; i < buffer.length; i++) {
+		const line = buffer.getLine(i), text = line.translateToString(true);
+		if (line.isWrapped) lines[lines.length - 1] += text; else lines.push(text);
+	}
+	return lines.join('\n').trimEnd();
+})()`
+
+// shows waits until the terminal has the text.
+func shows(text string) chromedp.Action[chromedp.Void] {
+	return until("window.term && " + wholeText + `.includes(` + strconv.Quote(text) + `)`)
+}
+
+// typed presses keys as a keyboard does.
+func typed(text string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		for _, char := range text {
+			down := input.DispatchKeyEventParams{
+				Type: input.DispatchKeyEventTypeKeyDown, Text: string(char), UnmodifiedText: string(char), Key: string(char),
+			}
+			if char == '\r' {
+				down.Key, down.Code, down.WindowsVirtualKeyCode = "Enter", "Enter", 13
+			}
+			up := down
+			up.Type, up.Text = input.DispatchKeyEventTypeKeyUp, ""
+			for _, event := range []input.DispatchKeyEventParams{down, up} {
+				if _, err := cdp.Call(ctx, t, input.DispatchKeyEvent, event); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// screenshot keeps a picture of the page with what the test run leaves, if it
+// was asked to leave anything ("go test -artifacts").
+func (b tab) screenshot(name string) {
+	b.t.Helper()
+	picture, err := run(b, chromedp.CaptureScreenshot())
+	if err != nil || len(picture) < 1000 {
+		b.t.Errorf("a screenshot of %d bytes: %v", len(picture), err)
+	}
+	if err := os.WriteFile(filepath.Join(b.t.ArtifactDir(), name+".png"), picture, 0o600); err != nil {
+		b.t.Error(err)
+	}
 }

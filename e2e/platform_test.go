@@ -264,12 +264,18 @@ func (u user) exec(t testing.TB, stdin string, args ...string) result {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdin = u.env, u.home, strings.NewReader(stdin)
+	return complete(t, cmd)
+}
+
+// complete runs a command to its end.
+func complete(t testing.TB, cmd *exec.Cmd) result {
+	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	start := time.Now()
 	err := cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
-		t.Fatalf("run %v: %v", args, err)
+		t.Fatalf("run %v: %v", cmd.Args, err)
 	}
 	return result{out.String(), errs.String(), cmd.ProcessState.ExitCode(), time.Since(start)}
 }
@@ -335,15 +341,24 @@ func (u user) app(t testing.TB, session, app string, options ...string) string {
 			t.Errorf("app took %s to end after Ctrl+C", took)
 		}
 	})
-	lines := bufio.NewScanner(read)
-	for lines.Scan() {
-		if _, after, ok := strings.Cut(lines.Text(), "127.0.0.1:"); ok {
-			go func() { _, _ = io.Copy(io.Discard, read) }()
-			return strings.TrimRight(strings.TrimSpace(after), "/")
+	line, ok := lineWith(read, "127.0.0.1:")
+	if !ok {
+		t.Fatalf("app %s %s opened no port: %s", session, app, errs.tail(2000))
+	}
+	_, port, _ := strings.Cut(line, "127.0.0.1:")
+	return strings.TrimRight(strings.TrimSpace(port), "/")
+}
+
+// lineWith reads until a line has the text, and from then on in the background,
+// so that the writer can go on.
+func lineWith(r io.Reader, text string) (line string, ok bool) {
+	for lines := bufio.NewScanner(r); lines.Scan(); {
+		if strings.Contains(lines.Text(), text) {
+			go func() { _, _ = io.Copy(io.Discard, r) }()
+			return lines.Text(), true
 		}
 	}
-	t.Fatalf("app %s %s opened no port: %s", session, app, errs.tail(2000))
-	return ""
+	return "", false
 }
 
 // lockedBuffer collects what a process writes.

@@ -18,24 +18,26 @@ var escapes string
 func TestEscapes(t *testing.T) {
 	u := shared.addUser(t, "hostile")
 	u.start(t, "fortress", "python")
+	r := u.exec(t, escapes, program, "ssh", "fortress", "sh -s")
+	attempts := 0
+	for line := range strings.Lines(r.out) {
+		if attempts++; strings.HasPrefix(line, "ESCAPED") {
+			t.Error(strings.TrimSpace(line))
+		}
+	}
+	if r.code != 0 || attempts < 150 || !strings.HasSuffix(r.out, "\ndone\n") {
+		t.Errorf("%d attempts: %v", attempts, r)
+	}
+	// The server itself, by every address of the machine.
 	_, port, err := net.SplitHostPort(shared.address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var addresses []string
-	for _, a := range hostAddresses(t) {
-		addresses = append(addresses, fmt.Sprintf("%q", a))
-	}
-	script := strings.NewReplacer("PORT", port, "ADDRESSES", "["+strings.Join(addresses, ", ")+"]").Replace(escapes)
-	r := u.exec(t, script, program, "ssh", "fortress", "bash -s")
-	attempts := 0
-	for line := range strings.Lines(r.out) {
-		if attempts++; !strings.HasPrefix(line, "refused ") {
-			t.Errorf("%s", strings.TrimSpace(line))
+	gateway := strings.TrimSpace(u.inside(t, "fortress", `python3 -c 'print(*[".".join(str(b) for b in reversed(bytes.fromhex(l.split()[2]))) for l in list(open("/proc/net/route"))[1:] if l.split()[1] == "00000000"])'`).out)
+	for _, address := range append(hostAddresses(t), "127.0.0.1", gateway) {
+		if r := u.inside(t, "fortress", fmt.Sprintf("python3 -c 'import socket; socket.create_connection((\"%s\", %s), 0.5)'", address, port)); r.code == 0 {
+			t.Errorf("a session reaches the server at %s", address)
 		}
-	}
-	if r.code != 0 || attempts < 150 {
-		t.Errorf("%d attempts: %v", attempts, r)
 	}
 	goesOn(t, u, "fortress")
 }
