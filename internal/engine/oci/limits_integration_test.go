@@ -240,7 +240,7 @@ func TestRunnerOutlivesForkBomb(t *testing.T) {
 	o.Runner = built("real")
 	e := openEngine(t, o)
 	s := spec()
-	s.Pids = 64
+	s.Pids = 96
 	// what fails to fork ends; what it has forked stays
 	s.Runner.Batch = &control.Batch{Command: "sh -c 'while :; do sleep 1000 & done'; echo full; exec sleep 1000"}
 	create(t, e, s)
@@ -259,7 +259,7 @@ func TestRunnerOutlivesForkBomb(t *testing.T) {
 		t.Fatalf("the bomb has left only %d processes", n)
 	}
 	var group sync.WaitGroup
-	for range 50 { // each takes a thread of the runner for a moment
+	for range 25 { // each takes a thread of the runner for a moment
 		group.Go(func() {
 			if _, err := runner.Apps(t.Context()); err != nil {
 				t.Errorf("after a fork bomb: %v", err)
