@@ -30,11 +30,15 @@ var ErrExists = fs.ErrExist
 // their names at the checkpoints; modes and times of directories come last. Links
 // that stand in the way are replaced, and none is followed out of the root.
 func Unpack(root *os.Root, stream io.Reader, opts UnpackOptions) (err error) {
-	u := &unpacker{root: root, opts: opts, aside: ".backend.ai-" + rand.Text()}
+	u := &unpacker{root: root, opts: opts, aside: ".backend.ai-" + rand.Text(), made: map[string]bool{}}
 	if err := root.Mkdir(u.aside, 0o700); err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
 	defer func() { err = errors.Join(err, root.RemoveAll(u.aside)) }()
+	if u.temps, err = root.OpenRoot(u.aside); err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	defer u.temps.Close()
 	r := NewReader(stream, u.place)
 	r.Noted = opts.Noted
 	for {
@@ -55,9 +59,12 @@ type unpacker struct {
 	root    *os.Root
 	opts    UnpackOptions
 	aside   string
+	temps   *os.Root        // the folder aside
+	made    map[string]bool // folders that are certainly there
 	pending []waiting
 	folders []*tar.Header
 	next    int
+	buf     []byte
 }
 
 // waiting is a thing that waits for its checkpoint.
@@ -79,29 +86,45 @@ func (u *unpacker) take(h *tar.Header, content io.Reader) error {
 		return &EntryError{h.Name, "is the folder itself"}
 	}
 	u.next++
-	temp := filepath.Join(u.aside, strconv.Itoa(u.next))
+	temp := strconv.Itoa(u.next)
 	u.pending = append(u.pending, waiting{temp, h})
 	if h.Typeflag == tar.TypeSymlink {
-		return u.root.Symlink(filepath.FromSlash(h.Linkname), temp)
+		return u.temps.Symlink(filepath.FromSlash(h.Linkname), temp)
 	}
-	f, err := u.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := u.temps.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(&sparse{file: f}, seen{content, u.opts.Seen})
-	if err == nil {
+	out := &sparse{file: f}
+	if u.buf == nil {
+		u.buf = make([]byte, 128<<10)
+	}
+	_, err = io.CopyBuffer(out, seen{content, u.opts.Seen}, u.buf)
+	if err == nil && out.end < h.Size {
 		err = f.Truncate(h.Size)
 	}
-	mode := h.FileInfo().Mode().Perm()
-	return errors.Join(err, f.Close(), u.root.Chmod(temp, mode), u.root.Chtimes(temp, h.ModTime, h.ModTime))
+	if mode := h.FileInfo().Mode().Perm(); err == nil && mode != 0o600 {
+		err = f.Chmod(mode)
+	}
+	return errors.Join(err, f.Close(), u.temps.Chtimes(temp, h.ModTime, h.ModTime))
 }
+
+// mostMade bounds what is remembered of the folders that are there.
+const mostMade = 10_000
 
 // makeFolder makes a directory that its owner can write into until the end.
 func (u *unpacker) makeFolder(name string) error {
-	if name == "." {
+	if name == "." || u.made[name] {
 		return nil
 	}
-	return u.root.MkdirAll(name, 0o755)
+	if err := u.root.MkdirAll(name, 0o755); err != nil {
+		return err
+	}
+	if len(u.made) >= mostMade {
+		clear(u.made)
+	}
+	u.made[name] = true
+	return nil
 }
 
 // place gives names to what is known to be right.
@@ -114,7 +137,7 @@ func (u *unpacker) place() error {
 		if info, err := u.root.Lstat(name); err == nil && (info.IsDir() || !u.opts.Overwrite) {
 			return &fs.PathError{Op: "unpack", Path: w.head.Name, Err: ErrExists}
 		}
-		if err := u.root.Rename(w.temp, name); err != nil {
+		if err := u.root.Rename(filepath.Join(u.aside, w.temp), name); err != nil {
 			return err
 		}
 		if u.opts.Placed != nil {
@@ -163,16 +186,22 @@ func (s seen) Read(p []byte) (int, error) {
 type sparse struct {
 	file *os.File
 	at   int64
+	end  int64 // of what was written
 }
 
 // Write implements io.Writer.
 func (s *sparse) Write(p []byte) (int, error) {
-	if err := WriteSparse(s.file, p, s.at); err != nil {
+	end, err := WriteSparse(s.file, p, s.at)
+	if err != nil {
 		return 0, err
 	}
 	s.at += int64(len(p))
+	s.end = max(s.end, end)
 	return len(p), nil
 }
+
+// WritebackStep is after how many bytes StartWriteback is worth its call.
+const WritebackStep = 8 << 20
 
 // holeSize is what holes are multiples of, in place and in length.
 const holeSize = 4096
@@ -180,14 +209,16 @@ const holeSize = 4096
 var zeros [holeSize]byte
 
 // WriteSparse writes bytes at an offset of a file where nothing was written
-// before, but leaves a hole where they are zeros.
-func WriteSparse(w io.WriterAt, p []byte, at int64) error {
+// before, but leaves a hole where they are zeros. End is behind the last byte that
+// was written, 0 when there is none.
+func WriteSparse(w io.WriterAt, p []byte, at int64) (end int64, err error) {
 	from := 0 // of what is to be written
 	write := func(to int) error {
 		if from == to {
 			return nil
 		}
 		_, err := w.WriteAt(p[from:to], at+int64(from))
+		end = at + int64(to)
 		return err
 	}
 	for i := int(-at & (holeSize - 1)); i+holeSize <= len(p); i += holeSize {
@@ -195,11 +226,12 @@ func WriteSparse(w io.WriterAt, p []byte, at int64) error {
 			continue
 		}
 		if err := write(i); err != nil {
-			return err
+			return end, err
 		}
 		from = i + holeSize
 	}
-	return write(len(p))
+	err = write(len(p))
+	return end, err
 }
 
 // Source is one thing on this machine that is to be sent.

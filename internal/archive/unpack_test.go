@@ -95,7 +95,7 @@ func TestWriteSparse(t *testing.T) {
 	for _, step := range []int{1, 100, 4096, 5000, 10000, size} {
 		f := &touched{content: make([]byte, size)}
 		for at := 0; at < size; at += step {
-			if err := archive.WriteSparse(f, content[at:min(at+step, size)], int64(at)); err != nil {
+			if _, err := archive.WriteSparse(f, content[at:min(at+step, size)], int64(at)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -20,7 +20,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -75,11 +74,8 @@ func (c *Client) DownloadAll(ctx context.Context, down FolderDownload) (Download
 	if d.Total == nil {
 		d.Total = func(int64) {}
 	}
-	err := persist(ctx, d.Tries, nil, func() (err error) {
-		d.grant, err = c.ask(ctx, d.Folder, "request-download", object{"path": d.Path, "file": d.Path, "archive": true})
-		return err
-	})
-	if err != nil {
+	var err error
+	if d.grant, err = c.ask(ctx, d.Folder, "request-download", object{"path": d.Path, "file": d.Path, "archive": true}); err != nil {
 		return DownloadResult{}, err
 	}
 	entries, err := d.tree(ctx)
@@ -502,10 +498,7 @@ func (f *fetchedFile) rest(ctx context.Context) error {
 		f.file, f.at = nil, 0
 		return errors.Join(errBeginAgain, f.d.Root.Remove(f.temp))
 	}
-	var more atomic.Int64
-	n, err := io.Copy(io.MultiWriter(f.hash, io.NewOffsetWriter(f.file, f.at)), counting{resp.Body, func(n int64) { more.Add(n); f.d.Progress(f.entry.Path, n) }})
-	f.at += n
-	f.d.Progress(f.entry.Path, n-more.Load())
+	err = f.take(resp.Body)
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return backendai.Errorf(backendai.CodeInvalidParams, "%s cannot be written: %w", filepath.Join(f.d.Root.Name(), filepath.FromSlash(f.entry.Path)), e.Err)
 	}
@@ -518,18 +511,31 @@ func (f *fetchedFile) rest(ctx context.Context) error {
 	return nil
 }
 
-// counting tells of what is read.
-type counting struct {
-	io.Reader
-
-	tell func(n int64)
-}
-
-// Read implements io.Reader.
-func (r counting) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	r.tell(int64(n))
-	return n, err
+// take writes and hashes what comes, as far as it comes.
+func (f *fetchedFile) take(body io.Reader) error {
+	buf := make([]byte, 256<<10)
+	flushed := f.at
+	for {
+		n, err := body.Read(buf)
+		if n > 0 {
+			if _, writeErr := f.file.WriteAt(buf[:n], f.at); writeErr != nil {
+				return writeErr
+			}
+			f.hash.Write(buf[:n])
+			f.at += int64(n)
+			f.d.Progress(f.entry.Path, int64(n))
+		}
+		if f.at-flushed >= archive.WritebackStep {
+			archive.StartWriteback(f.file, flushed, f.at-flushed)
+			flushed = f.at
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // finish gives the file its mode, time and name, once it is on the disk.

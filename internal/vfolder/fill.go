@@ -258,18 +258,19 @@ func (f *filler) file(ctx context.Context, h *tar.Header, content io.Reader) err
 func copySparse(file *os.File, content io.Reader) (n int64, readErr, writeErr error) {
 	block := blocks.Get().([]byte) //nolint:forcetypeassert // the pool has nothing else
 	defer blocks.Put(block)        //nolint:staticcheck // its header is small against what it holds
-	whole := part{}
-	var flushed int64
+	var flushed, end int64
 	for {
 		got, err := content.Read(block)
 		if got > 0 {
-			if err := whole.put(file, block[:got], n); err != nil {
+			last, err := archive.WriteSparse(file, block[:got], n)
+			if err != nil {
 				return n, nil, err
 			}
 			n += int64(got)
+			end = max(end, last)
 		}
-		if n-flushed >= flushEvery {
-			startWriteback(file, flushed, n-flushed)
+		if n-flushed >= archive.WritebackStep {
+			archive.StartWriteback(file, flushed, n-flushed)
 			flushed = n
 		}
 		if errors.Is(err, io.EOF) {
@@ -279,7 +280,10 @@ func copySparse(file *os.File, content io.Reader) (n int64, readErr, writeErr er
 			return n, err, nil
 		}
 	}
-	return n, nil, file.Truncate(n) // zeros at its end are not written
+	if end < n { // it ends in zeros
+		return n, nil, file.Truncate(n)
+	}
+	return n, nil, nil
 }
 
 // budgetStep is how much of the quota a stream takes at a time.

@@ -193,12 +193,6 @@ func renameNew(root *os.Root, from, to string) error {
 	return nil
 }
 
-// startWriteback tells the kernel to begin writing a range to the disk.
-func startWriteback(f *os.File, offset, length int64) {
-	// Not all file systems can; the bytes are written later then.
-	_ = unix.SyncFileRange(int(f.Fd()), offset, length, unix.SYNC_FILE_RANGE_WRITE)
-}
-
 // bootID tells one start of the machine from another.
 var bootID = sync.OnceValue(func() []byte {
 	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it all starts look the same

@@ -33,9 +33,6 @@ const (
 	silence    = time.Minute // without a byte, after which an upload's connection is given up
 	answerTime = time.Minute // to take an answer
 	blockSize  = 256 << 10
-	// flushEvery is after how many bytes the kernel is told to write them, so that
-	// the end of an upload does not wait for all of it.
-	flushEvery = 8 << 20
 )
 
 // statusChecksum is what tus answers when a checksum does not fit.
@@ -347,8 +344,8 @@ func (t *tusUpload) WriteChunk(_ context.Context, offset int64, src io.Reader) (
 			} else {
 				t.written(offset, n, true)
 			}
-			if n-flushed >= flushEvery {
-				startWriteback(f, t.part.Position+offset+flushed, n-flushed)
+			if n-flushed >= archive.WritebackStep {
+				archive.StartWriteback(f, t.part.Position+offset+flushed, n-flushed)
 				flushed = n
 			}
 		}
@@ -395,7 +392,8 @@ func (p *part) put(f *os.File, block []byte, at int64) error {
 	end := at + int64(len(block))
 	if at >= p.touched {
 		p.touched = max(p.touched, end)
-		return archive.WriteSparse(f, block, p.Position+at)
+		_, err := archive.WriteSparse(f, block, p.Position+at)
+		return err
 	}
 	p.touched = max(p.touched, end)
 	_, err := f.WriteAt(block, p.Position+at)
