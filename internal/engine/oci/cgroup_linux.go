@@ -90,17 +90,15 @@ func parseOOMKills(file []byte) int {
 	return 0
 }
 
-// killCgroup kills what is left in a cgroup and in those below it.
+// killCgroup kills what is left in a cgroup and waits until it is gone.
 func (m machine) killCgroup(name string) error {
+	dir := cgroupRoot + "/pids" + name
 	if m.unified {
-		err := os.WriteFile(cgroupRoot+name+"/cgroup.kill", []byte("1"), 0)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			return nil
+		dir = cgroupRoot + name
+		// all at once, so that none can fork on; Linux before 5.14 has it not
+		if err := os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("kill a cgroup: %w", err)
 		}
-	}
-	dir := cgroupRoot + name
-	if !m.unified {
-		dir = cgroupRoot + "/pids" + name
 	}
 	for {
 		pids, err := processes(dir)

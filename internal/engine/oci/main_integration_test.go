@@ -238,7 +238,7 @@ func nothingLeft(t testing.TB, e *Engine) {
 		}
 	}
 	for _, pid := range pidsOf(t, e.names.cgroup()) {
-		t.Errorf("process %s of a session is left", pid)
+		t.Errorf("process %d of a session is left", pid)
 	}
 	own, err := unix.Getsid(0)
 	if err != nil {
@@ -259,16 +259,21 @@ func nothingLeft(t testing.TB, e *Engine) {
 	}
 }
 
-// pidsOf lists the processes in a cgroup and those below it.
-func pidsOf(t testing.TB, cgroup string) (pids []string) {
+// pidsOf lists the living processes in a cgroup and those below it.
+func pidsOf(t testing.TB, cgroup string) (pids []int) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	if err != nil {
 		t.Error(err)
 	}
 	for _, file := range files {
-		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), cgroup) {
-			pids = append(pids, strings.Split(file, "/")[2])
+		b, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(b), cgroup) {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.Split(file, "/")[2])
+		if ended, _ := lookAt(pid); err == nil && !ended {
+			pids = append(pids, pid)
 		}
 	}
 	return pids

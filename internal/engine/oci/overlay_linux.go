@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -41,24 +42,42 @@ func mountOverlay(layers []string, layer, target string) error {
 	return nil
 }
 
-// errTextOnly tells that the kernel, older than 6.8, takes all layers in one
-// text only.
+// errTextOnly tells that the kernel takes all layers in one text only.
 var errTextOnly = errors.New("layers cannot be given one by one")
+
+// takesLayers tells whether the kernel takes layers one by one. An older one
+// takes the option for a strange one of its own, and complains in its log.
+var takesLayers = sync.OnceValue(func() bool {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return false
+	}
+	return atLeast(unix.ByteSliceToString(name.Release[:]), 6, 8)
+})
+
+// atLeast tells whether a kernel's release, such as 6.1.0-56-amd64, is a version
+// or a later one.
+func atLeast(release string, major, minor int) bool {
+	var is [2]int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &is[0], &is[1]); n != len(is) {
+		return false
+	}
+	return is[0] > major || is[0] == major && is[1] >= minor
+}
 
 // makeOverlay makes an overlay that is mounted nowhere yet. The options come in
 // pairs; an upper layer is volatile.
 func makeOverlay(layers []string, options ...string) (mount int, err error) {
+	if !takesLayers() {
+		return -1, errTextOnly
+	}
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("open overlayfs: %w", err)
 	}
 	defer unix.Close(fd)
 	for _, dir := range layers {
-		err := unix.FsconfigSetString(fd, "lowerdir+", dir)
-		if errors.Is(err, unix.EINVAL) {
-			return -1, errTextOnly
-		}
-		if err != nil {
+		if err := unix.FsconfigSetString(fd, "lowerdir+", dir); err != nil {
 			return -1, fmt.Errorf("add layer %s: %w", dir, err)
 		}
 	}

@@ -61,7 +61,11 @@ func (e *Engine) end(ctx context.Context, s *session, grace time.Duration) error
 		s.end(backendai.ReasonUserRequested)
 		asking, cancel := context.WithTimeout(ctx, grace)
 		defer cancel()
-		if e.shutdown(asking, s.id) == nil && waitExit(s, asking.Done()) {
+		if err := e.shutdown(asking, s.id); err != nil {
+			// it may be ending already, so that it is not killed for that
+			e.log.Debug("ask session to end", "session", s.id, "err", err)
+		}
+		if waitExit(s, asking.Done()) {
 			return nil
 		}
 	}
