@@ -25,10 +25,13 @@ func inspect() (machine, error) {
 	m.unified = fs.Type == unix.CGROUP2_SUPER_MAGIC
 	if m.unified {
 		// the root cgroup has no such file; the memory controller always brings it below
-		m.swapLimit = true
+		m.swapLimit, m.roots = true, []string{cgroupRoot}
 	} else {
 		_, err := os.Stat(cgroupRoot + "/memory/memory.memsw.limit_in_bytes")
 		m.swapLimit = err == nil
+		if m.roots, err = hierarchies(); err != nil {
+			return m, err
+		}
 	}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -46,21 +49,27 @@ func inspect() (machine, error) {
 	return m, nil
 }
 
-// cgroupDirs gives the folders of a cgroup, one a hierarchy.
-func (m machine) cgroupDirs(name string) []string {
-	if m.unified {
-		return []string{cgroupRoot + name}
-	}
+// hierarchies lists the mount points of cgroup v1.
+func hierarchies() ([]string, error) {
 	entries, err := os.ReadDir(cgroupRoot)
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("find cgroups: %w", err)
 	}
-	var dirs []string
+	var roots []string
 	for _, e := range entries {
 		// names such as "cpu,cpuacct" are mounts, "cpu" then is a link to them
 		if dir := filepath.Join(cgroupRoot, e.Name()); e.IsDir() && dir != unifiedPath {
-			dirs = append(dirs, dir+name)
+			roots = append(roots, dir)
 		}
+	}
+	return roots, nil
+}
+
+// cgroupDirs gives the folders of a cgroup, one a hierarchy.
+func (m machine) cgroupDirs(name string) []string {
+	dirs := make([]string, len(m.roots))
+	for i, root := range m.roots {
+		dirs[i] = root + name
 	}
 	return dirs
 }
@@ -169,6 +178,10 @@ func (m machine) removeCgroup(name string) error {
 
 // removeTree removes a folder and the folders in it; a cgroup's files go with it.
 func removeTree(dir string) error {
+	err := os.Remove(dir)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return err // few have folders in them
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err

@@ -24,10 +24,11 @@ const (
 
 // machine is what a container's specification must know of the host.
 type machine struct {
-	unified   bool   // cgroup v2 alone
-	swapLimit bool   // the kernel limits swap per cgroup
-	files     uint64 // this process's own hard limit of open files
-	oomScore  int    // this process's own oom_score_adj
+	unified   bool     // cgroup v2 alone
+	roots     []string // where cgroups are mounted
+	swapLimit bool     // the kernel limits swap per cgroup
+	files     uint64   // this process's own hard limit of open files
+	oomScore  int      // this process's own oom_score_adj
 }
 
 // container is one container to specify.
