@@ -49,6 +49,9 @@ func TestProcessesHaveNoRights(t *testing.T) {
 				}
 			}
 		}
+		if limits := must(t, e, s.ID, "grep core /proc/self/limits"); strings.Join(strings.Fields(limits), " ") != "Max core file size 1 1 bytes" {
+			t.Errorf("core dumps: %s", limits)
+		}
 		for _, space := range []string{"pid", "net", "ipc", "uts", "mnt", "cgroup"} {
 			host, err := os.Readlink("/proc/self/ns/" + space)
 			if err != nil {
@@ -65,7 +68,7 @@ func TestEscapesAreRefused(t *testing.T) {
 	runtimes(t, func(t *testing.T, e *Engine) {
 		s := create(t, e, spec())
 		for _, what := range []string{
-			"raw-socket", "packet-socket", "ptrace-init", "keyctl", "userns", "setuid", "mount", "mknod", "bpf",
+			"raw-socket", "packet-socket", "ptrace-init", "keyctl", "userns", "setuid", "mount", "mknod", "bpf", "io-uring", "vsock",
 			"init-memory", "init-environ", "init-root", "init-fd", "init-exe", "pidfd-getfd", "vm-readv",
 		} {
 			out, err := inside(t, e, s.ID, runnerPath, "try", what)

@@ -91,7 +91,7 @@ func (m machine) process() *specs.Process {
 		NoNewPrivileges: true,
 		Rlimits: []specs.POSIXRlimit{
 			{Type: "RLIMIT_NOFILE", Hard: hard, Soft: min(hard, softFiles)},
-			{Type: "RLIMIT_CORE"}, // a dump would go to the host's handler
+			{Type: "RLIMIT_CORE", Hard: 1, Soft: 1}, // 0 would not keep a dump from the host's handler, core(5)
 		},
 		OOMScoreAdj: &score,
 	}

@@ -32,6 +32,14 @@ func try(what string) {
 	case "bpf":
 		_, _, errno := syscall.Syscall(321, 0, 0, 0)
 		err = zeroIsNil(errno)
+	case "io-uring":
+		_, _, errno := syscall.Syscall(425, 1, 0, 0)
+		err = zeroIsNil(errno)
+		if errno == syscall.EFAULT {
+			err = nil // it was let in
+		}
+	case "vsock":
+		_, err = syscall.Socket(40, syscall.SOCK_STREAM, 0)
 	case "init-memory":
 		_, err = os.Open("/proc/1/mem")
 	case "init-environ":
