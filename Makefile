@@ -35,7 +35,8 @@ $(PAGE): $(WEBSRC)
 	@touch $@
 
 $(RUNNER): $(PAGE) $(GOSRC)
-	CGO_ENABLED=0 GOOS=linux go build $(GOFLAGS) -ldflags '-s -w' -o $@ ./cmd/runner
+	@# the runner speaks HTTP/1.1 over a socket; HTTP/2 would be memory in every session
+	CGO_ENABLED=0 GOOS=linux go build $(GOFLAGS) -tags nethttpomithttp2 -ldflags '-s -w' -o $@ ./cmd/runner
 
 $(BIN): $(RUNNER) $(GOSRC)
 	CGO_ENABLED=0 go build $(GOFLAGS) -ldflags '-s -w' -o $@ ./cmd/backend.ai

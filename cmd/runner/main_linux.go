@@ -30,7 +30,7 @@ const (
 	memoryLimit  = 48 << 20 // bytes
 	maxProcs     = 4        // threads that run Go code; transfers gain from a few
 	maxConfig    = 16 << 20 // bytes
-	spareThreads = 32
+	spareThreads = 24
 )
 
 func main() { os.Exit(run(os.Stderr)) }
