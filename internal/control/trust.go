@@ -24,7 +24,12 @@ const (
 	maxTerminals = 256
 )
 
-var nameRE = regexp.MustCompile(`^[\w.-]{1,64}$`)
+// nameRE has no count, which would cost every runner its memory.
+var nameRE = regexp.MustCompile(`^[\w.-]+$`)
+
+const maxName = 64
+
+func badName(name string) bool { return len(name) > maxName || !nameRE.MatchString(name) }
 
 // checkApps refuses a list of apps that no honest runner sends.
 func checkApps(apps []backendai.App) error {
@@ -37,7 +42,7 @@ func checkApps(apps []backendai.App) error {
 	}
 	for _, a := range apps {
 		switch {
-		case !nameRE.MatchString(a.Name):
+		case badName(a.Name):
 			return fmt.Errorf("an app's name is %q", cut(a.Name, maxTitle))
 		case !slices.Contains(protocols, a.Protocol):
 			return fmt.Errorf("the protocol of app %q is %q", a.Name, cut(string(a.Protocol), maxTitle))
@@ -64,7 +69,7 @@ func checkEvent(e *Event) error {
 	if !slices.Contains([]string{EventServiceStarted, EventServiceExited, EventBatchFinished}, e.Type) {
 		return fmt.Errorf("there is no event %q", cut(e.Type, maxTitle))
 	}
-	if e.App != "" && !nameRE.MatchString(e.App) {
+	if e.App != "" && badName(e.App) {
 		return fmt.Errorf("an app's name is %q", cut(e.App, maxTitle))
 	}
 	if e.ExitCode < -1 || e.ExitCode > 255 {

@@ -57,9 +57,10 @@ func (s *Server) servePage(w http.ResponseWriter, r *http.Request) {
 	if name == "" {
 		name = "index.html"
 	}
-	a, ok := s.page[name]
+	page := s.page()
+	a, ok := page[name]
 	if !ok {
-		if len(s.page) == 0 && name == "index.html" {
+		if len(page) == 0 && name == "index.html" {
 			http.Error(w, notBuilt, http.StatusServiceUnavailable)
 			return
 		}

@@ -55,7 +55,7 @@ type Server struct {
 	opts  Options
 	log   *slog.Logger
 	token string
-	page  map[string]asset
+	page  func() map[string]asset // read at its first use
 
 	tasks sync.WaitGroup // shells and viewers
 
@@ -76,7 +76,7 @@ func New(opts Options) *Server {
 		opts:      opts,
 		log:       opts.Logger,
 		token:     randomHex(16),
-		page:      loadPage(),
+		page:      sync.OnceValue(loadPage),
 		terminals: map[string]*terminal{},
 	}
 }
@@ -156,7 +156,9 @@ func (s *Server) End(name string) error {
 	return nil
 }
 
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+const maxName = 64
 
 // join adds v to the terminal of that name, which is made when there is none;
 // an empty name makes a new one.
@@ -164,8 +166,8 @@ func (s *Server) join(name string, v *viewer) (*terminal, error) {
 	if name == "" {
 		name = "t-" + randomHex(4)
 	}
-	if !validName.MatchString(name) {
-		return nil, fmt.Errorf("terminal name %.24q: only letters, digits, dot, dash and underscore, at most 64", name)
+	if len(name) > maxName || !validName.MatchString(name) {
+		return nil, fmt.Errorf("terminal name %.24q: only letters, digits, dot, dash and underscore, at most %d", name, maxName)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
