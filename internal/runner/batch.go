@@ -12,6 +12,7 @@ import (
 	"backendai"
 	"backendai/internal/control"
 	"backendai/internal/runner/process"
+	"backendai/internal/runner/service"
 )
 
 // batchGrace is how long a batch command may take to end after its timeout.
@@ -76,6 +77,7 @@ func (r *Runner) batch(ctx context.Context) {
 		return
 	}
 	var state process.State
+	kills := service.OOMKills()
 	shell, err := process.Shell(r.Config.Env)
 	if err == nil {
 		state, err = r.runToEnd(ctx, r.command(shell, "-c", r.Config.Batch.Command), r.Config.Batch.Timeout)
@@ -94,6 +96,9 @@ func (r *Runner) batch(ctx context.Context) {
 		r.note("the batch command does not run: %v", err)
 	case state.Code == 0:
 		event.Reason = backendai.ReasonTaskFinished
+	case service.OOMKills() > kills:
+		// What was killed may have been a child of the command, which then failed.
+		event.Reason, event.OOM, event.Detail = backendai.ReasonOutOfMemory, true, "it used more memory than the session has"
 	default:
 		event.Reason = backendai.ReasonTaskFailed
 	}

@@ -53,7 +53,7 @@ func (s *Service) watchBatch(ctx context.Context, l *live) (finished <-chan cont
 func batchEnding(e control.Event) ending {
 	why := ending{reason: backendai.ReasonTaskFailed, message: e.Detail, exit: &e.ExitCode, result: backendai.ResultFailure}
 	switch {
-	case e.Reason == backendai.ReasonTaskTimeout:
+	case e.Reason == backendai.ReasonTaskTimeout, e.Reason == backendai.ReasonOutOfMemory:
 		why.reason = e.Reason
 	case e.ExitCode == 0:
 		why.reason, why.result, why.message = backendai.ReasonTaskFinished, backendai.ResultSuccess, ""

@@ -221,6 +221,20 @@ func TestLimitsInCgroup(t *testing.T) {
 				"/cpu/cpu.cfs_quota_us": "150000", "/cpu/cpu.cfs_period_us": "100000", "/pids/pids.max": "77",
 			}
 		}
+		own := map[string]string{"/sys/fs/cgroup/memory.max": strconv.Itoa(96 << 20)}
+		if !e.machine.unified {
+			own = map[string]string{
+				"/sys/fs/cgroup/memory/memory.limit_in_bytes": strconv.Itoa(96 << 20), "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000",
+			}
+		}
+		for file, want := range own {
+			if got := must(t, e, s.ID, "cat "+file); got != want {
+				t.Errorf("the session sees %q in %s, want %q", got, file, want)
+			}
+			if _, err := shell(t, e, s.ID, "echo -1 >"+file); err == nil {
+				t.Errorf("the session can change %s", file)
+			}
+		}
 		for file, want := range files {
 			at := dir + e.names.session(s.ID) + "/" + file
 			if !e.machine.unified {
@@ -285,5 +299,33 @@ func TestRunnerOutlivesForkBomb(t *testing.T) {
 	}
 	if got := next(); got.Reason != backendai.ReasonTaskFailed && got.Reason != backendai.ReasonUserRequested {
 		t.Errorf("the end of the session is told as %+v", got)
+	}
+}
+
+// A batch command that runs into the memory limit is told so.
+func TestBatchOutOfMemory(t *testing.T) {
+	o := options(t.TempDir())
+	o.Runner = built("real")
+	e := openEngine(t, o)
+	s := spec()
+	s.Slots[backendai.SlotMem] = 64 << 20
+	s.Runner.Batch = &control.Batch{Command: "/bin/busybox tail /dev/zero; exit 5"}
+	create(t, e, s)
+	runner := control.NewClient(func(ctx context.Context) (net.Conn, error) { return e.Dial(ctx, s.ID) }, s.Runner.Secret)
+	defer runner.Close()
+	var got control.Event
+	err := runner.Events(t.Context(), func(event control.Event) bool {
+		got = event
+		return event.Type != control.EventBatchFinished
+	})
+	if err != nil || got.ExitCode != 5 || got.Reason != backendai.ReasonOutOfMemory || !got.OOM {
+		t.Errorf("the end of the command is told as %+v, %v", got, err)
+	}
+	next := exits(t, e)
+	if err := e.Stop(t.Context(), s.ID, patience); err != nil {
+		t.Error(err)
+	}
+	if end := next(); end.Reason != backendai.ReasonOutOfMemory || !end.OOM || end.Code != 5 {
+		t.Errorf("the end of the session is told as %+v", end)
 	}
 }

@@ -114,18 +114,29 @@ func (m machine) mounts(c container) []specs.Mount {
 		bind(c.home, homePath, false),
 		bind(c.runner, runnerPath, true),
 	}
-	if m.unified {
-		// runtimes such as Java's read their limits here; the hierarchies of v1
-		// would cost a mount each
-		mounts = append(mounts, specs.Mount{
-			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
-			Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"},
-		})
-	}
+	mounts = append(mounts, m.limitsInside(c.cgroup)...)
 	for _, v := range c.mounts {
 		mounts = append(mounts, bind(v.Source, path.Clean(v.Target), v.ReadOnly))
 	}
 	return mounts
+}
+
+// limitsInside shows a session its own cgroup, by which programs learn what they
+// may use, and the runner that the memory limit has killed something. Of cgroup
+// v1 only the two hierarchies that are asked for, since each costs a mount.
+func (m machine) limitsInside(cgroup string) []specs.Mount {
+	const inside = "/sys/fs/cgroup"
+	if m.unified {
+		return []specs.Mount{{
+			Destination: inside, Type: "cgroup", Source: "cgroup",
+			Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"},
+		}}
+	}
+	return []specs.Mount{
+		{Destination: inside, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "nodev", "mode=755", "size=64k"}},
+		bind(cgroupRoot+"/memory"+cgroup, inside+"/memory", true),
+		bind(cgroupRoot+"/cpu"+cgroup, inside+"/cpu", true),
+	}
 }
 
 func bind(source, target string, readOnly bool) specs.Mount {

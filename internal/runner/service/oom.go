@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// oomKills counts how often the memory limit has killed a process of this
+// OOMKills counts how often the memory limit has killed a process of this
 // session, as its own cgroup says; 0 where that cannot be seen.
-func oomKills() int {
+func OOMKills() int {
 	for _, path := range []string{
 		"/sys/fs/cgroup/memory.events",             // cgroup v2
 		"/sys/fs/cgroup/memory/memory.oom_control", // cgroup v1

@@ -61,7 +61,7 @@ func (s *Services) start(ctx context.Context, app backendai.App, def service.Def
 	if ctx.Err() != nil {
 		return failure(app.Name, "it was stopped", nil)
 	}
-	run := &instance{ports: app.Ports, ooms: oomKills(), gone: make(chan struct{}), ready: map[int]bool{}}
+	run := &instance{ports: app.Ports, ooms: OOMKills(), gone: make(chan struct{}), ready: map[int]bool{}}
 	if run.child, run.output, err = s.Table.StartPiped(cmd, s.Log); err != nil {
 		return failure(app.Name, err.Error(), nil)
 	}
@@ -156,7 +156,7 @@ func (s *Services) ending(run *instance) string {
 }
 
 func (i *instance) outOfMemory(state process.State) bool {
-	return state.Signal == syscall.SIGKILL && oomKills() > i.ooms
+	return state.Signal == syscall.SIGKILL && OOMKills() > i.ooms
 }
 
 // failure is the error of a start; its Data is the service's last output and
