@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -160,19 +161,16 @@ func (e *Engine) runtimeAt(path string) ociRuntime {
 // installRunner puts the runner where sessions can have it: owned by root and
 // only executable, so that the kernel lets no process of the session, which has
 // the same uid, read PID 1's memory or descriptors.
-func installRunner(stateDir, from string) (string, error) {
-	var binary []byte
-	var err error
-	if from == "" {
-		binary, err = embeddedRunner()
-	} else if binary, err = os.ReadFile(from); err != nil {
-		err = fmt.Errorf("read runner: %w", err)
+func installRunner(stateDir, from string) (_ string, err error) {
+	open := embeddedRunner
+	if from != "" {
+		open = func() (io.ReadCloser, error) { return os.Open(from) }
 	}
+	source, err := open()
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(binary)
-	name := filepath.Join(stateDir, "runner-"+hex.EncodeToString(sum[:8]))
+	defer source.Close()
 	old, err := filepath.Glob(filepath.Join(stateDir, "runner-*"))
 	if err != nil {
 		return "", fmt.Errorf("list runners: %w", err)
@@ -182,13 +180,31 @@ func installRunner(stateDir, from string) (string, error) {
 			return "", fmt.Errorf("remove old runner: %w", err)
 		}
 	}
-	if err := os.WriteFile(name, binary, 0o700); err != nil {
+	next := filepath.Join(stateDir, "runner-next")
+	sum, err := copyRunner(next, source)
+	if err != nil {
 		return "", fmt.Errorf("install runner: %w", err)
 	}
-	if err := os.Chmod(name, 0o111); err != nil {
+	name := filepath.Join(stateDir, "runner-"+hex.EncodeToString(sum[:8]))
+	if err := os.Rename(next, name); err != nil {
 		return "", fmt.Errorf("install runner: %w", err)
 	}
 	return name, nil
+}
+
+// copyRunner writes the runner's file and gives the sum of it. It holds no more
+// than a piece of it in memory.
+func copyRunner(path string, from io.Reader) (sum []byte, err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
+	if err != nil {
+		return nil, err
+	}
+	h := sha256.New()
+	_, err = io.Copy(io.MultiWriter(f, h), from)
+	if err := errors.Join(err, f.Chmod(0o111), f.Close()); err != nil {
+		return nil, err
+	}
+	return h.Sum(nil), nil
 }
 
 func (e *Engine) openNetwork(kind string) (err error) {

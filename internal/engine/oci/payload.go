@@ -4,6 +4,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"runtime"
 
@@ -13,16 +14,16 @@ import (
 //go:embed payload/*
 var payload embed.FS
 
-// embeddedRunner returns the runner that the build put beside this package.
-func embeddedRunner() ([]byte, error) {
+// embeddedRunner opens the runner that the build put beside this package.
+func embeddedRunner() (io.ReadCloser, error) {
 	name := "runner-linux-" + runtime.GOARCH
-	b, err := payload.ReadFile("payload/" + name)
+	f, err := payload.Open("payload/" + name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, backendai.Errorf(backendai.CodeInternal, "this program was built without the runner %s", name).
 			WithHint("build it with make, which embeds the runner")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read embedded runner: %w", err)
+		return nil, fmt.Errorf("open embedded runner: %w", err)
 	}
-	return b, nil
+	return f, nil
 }
