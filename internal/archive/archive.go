@@ -35,9 +35,11 @@ const (
 )
 
 // Checkpoints come after so many entries or bytes, at the end of an entry.
+// A reader, which has to remember what it cannot be certain of, takes a few more.
 const (
 	maxEntries = 256
 	maxBytes   = 4 << 20
+	mostTaken  = 4 * maxEntries
 )
 
 // The errors of a stream.
@@ -150,6 +152,7 @@ type Reader struct {
 	tar        *tar.Reader
 	digest     *digest
 	checkpoint func() error
+	entries    int // since the last checkpoint
 	ended      bool
 
 	// Noted, unless nil, is told what the sender notes.
@@ -179,6 +182,9 @@ func (r *Reader) Next() (*tar.Header, error) {
 			return nil, &EntryError{h.Name, "comes after the end"}
 		case h.Typeflag != tar.TypeXGlobalHeader:
 			r.digest.header(h)
+			if r.entries++; r.entries > mostTaken {
+				return nil, &EntryError{h.Name, fmt.Sprintf("comes %d entries after the last checkpoint", mostTaken)}
+			}
 			return h, check(h)
 		}
 		if note := h.PAXRecords[noteKey]; note != "" && r.Noted != nil {
@@ -190,7 +196,7 @@ func (r *Reader) Next() (*tar.Header, error) {
 		if h.PAXRecords[sumKey] != r.digest.sum() || h.PAXRecords[countKey] != strconv.Itoa(r.digest.entries) {
 			return nil, ErrChecksum
 		}
-		r.ended = h.PAXRecords[endKey] != ""
+		r.entries, r.ended = 0, h.PAXRecords[endKey] != ""
 		if err := r.checkpoint(); err != nil {
 			return nil, err
 		}
@@ -221,6 +227,11 @@ func check(h *tar.Header) error {
 	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink:
 	default:
 		return refuse("is neither a file nor a directory nor a link")
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") { // a few bytes that would become as many zeros as they tell
+			return refuse("is sparse")
+		}
 	}
 	if h.Size < 0 || h.Typeflag != tar.TypeReg && h.Size != 0 {
 		return refuse("has content that it cannot have")

@@ -117,6 +117,28 @@ func TestHostileStreams(t *testing.T) {
 	if got, err := read(&b); !errors.Is(err, archive.ErrTruncated) || len(got) > 0 {
 		t.Errorf("without checksums: %v, %v", got, err)
 	}
+	b.Reset()
+	w = tar.NewWriter(&b)
+	for range 2000 {
+		if err := w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeReg}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := read(&b); err == nil || !strings.Contains(err.Error(), "last checkpoint") {
+		t.Errorf("too much without a checkpoint: %v", err)
+	}
+	b.Reset()
+	w = tar.NewWriter(&b)
+	bomb := &tar.Header{Name: "x", Typeflag: tar.TypeReg, Size: 512, PAXRecords: map[string]string{"GNU_sparse.major": "1", "GNU_sparse.minor": "0", "GNU_sparse.realsize": "1099511627776", "GNU_sparse.name": "x"}}
+	if err := w.WriteHeader(bomb); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(append([]byte("0\n"), make([]byte, 510)...)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read(bytes.NewReader(bytes.ReplaceAll(b.Bytes(), []byte("GNU_"), []byte("GNU.")))); err == nil || !strings.Contains(err.Error(), "is sparse") {
+		t.Errorf("a sparse entry: %v", err)
+	}
 	stream := write(t, samples[1:2])
 	stream = append(stream[:len(stream)-1024], write(t, samples[2:3])...)
 	if _, err := read(bytes.NewReader(stream)); err == nil {
