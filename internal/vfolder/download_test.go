@@ -238,7 +238,7 @@ func TestArchives(t *testing.T) {
 	}
 }
 
-func stream(t *testing.T, entries ...*tar.Header) []byte {
+func stream(t testing.TB, entries ...*tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	a := archive.NewWriter(&b)

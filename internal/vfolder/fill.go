@@ -209,9 +209,28 @@ func (f *filler) folder(h *tar.Header) error {
 	if err := makeDirs(f.root, h.Name); err != nil {
 		return explain(f.v.Name, h.Name, err)
 	}
-	if h.Name != "." {
-		f.folders = append(f.folders, arrival{name: h.Name, mode: h.FileInfo().Mode().Perm(), at: h.ModTime})
+	if h.Name == "." {
+		return nil
 	}
+	f.folders = append(f.folders, arrival{name: h.Name, mode: h.FileInfo().Mode().Perm(), at: h.ModTime})
+	if len(f.folders) < mostFolders {
+		return nil
+	}
+	return f.dressFolders()
+}
+
+// mostFolders bounds the directories that are remembered for the end of a stream.
+const mostFolders = 64 << 10
+
+// dressFolders sets the modes and times of directories, the deepest first.
+func (f *filler) dressFolders() error {
+	for i := len(f.folders) - 1; i >= 0; i-- {
+		d := f.folders[i]
+		if err := errors.Join(f.root.Chmod(d.name, d.mode|0o700), f.root.Chtimes(d.name, d.at, d.at)); err != nil {
+			return explain(f.v.Name, d.name, err)
+		}
+	}
+	f.folders = f.folders[:0]
 	return nil
 }
 
@@ -377,13 +396,10 @@ func (f *filler) place(ctx context.Context) error {
 	return nil
 }
 
-// finish sets the modes and times of directories, the deepest first, and has all on the disk.
+// finish has all on the disk.
 func (f *filler) finish() error {
-	for i := len(f.folders) - 1; i >= 0; i-- {
-		d := f.folders[i]
-		if err := errors.Join(f.root.Chmod(d.name, d.mode|0o700), f.root.Chtimes(d.name, d.at, d.at)); err != nil {
-			return explain(f.v.Name, d.name, err)
-		}
+	if err := f.dressFolders(); err != nil {
+		return err
 	}
 	if err := syncAll(f.staging); err != nil {
 		return fmt.Errorf("write the files of folder %s to the disk: %w", f.v.ID, err)

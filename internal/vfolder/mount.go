@@ -226,8 +226,13 @@ func (s *Service) attach(ctx context.Context, m backendai.Mount) (engine.Mount, 
 			return engine.Mount{}, err
 		}
 	}
+	readOnly := m.Permission == string(backendai.ReadOnly)
+	if free, _, err := freeSpace(source); err == nil && free == 0 && !readOnly && !m.Auto {
+		return engine.Mount{}, backendai.Errorf(backendai.CodeVFolderFailed, "the storage of the folder %q is full: a session could write nothing there", f.Name).
+			WithHint("remove files that you do not need with 'backend.ai vfolder rm', or mount the folder with perm=ro")
+	}
 	s.usage.spoil(f.ID) // the session writes without asking
-	return engine.Mount{Source: source, Subpath: m.Subpath, Target: m.Target, ReadOnly: m.Permission == string(backendai.ReadOnly)}, nil
+	return engine.Mount{Source: source, Subpath: m.Subpath, Target: m.Target, ReadOnly: readOnly}, nil
 }
 
 // explain makes an error of the file system one for people.

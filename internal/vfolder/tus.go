@@ -131,7 +131,14 @@ func (c *tusCall) open(r *http.Request, token string) error {
 	if c.upload, err = s.load(r.Context(), c.view, filepath.Join(dir, stagingDir), claims.Session); err != nil {
 		return err
 	}
+	into := "."
+	if dir := r.URL.Query().Get("dst_dir"); dir != "" {
+		if into, err = cleanPath(dir); err != nil {
+			return err
+		}
+	}
 	c.upload.mu.Lock()
+	c.upload.into = into
 	turn := c.upload.meta.Turn
 	c.upload.active = s.now()
 	c.upload.mu.Unlock()

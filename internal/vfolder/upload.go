@@ -5,18 +5,15 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,6 +71,7 @@ type upload struct {
 	mu      sync.Mutex
 	meta    meta
 	parts   map[string]*part // by id; the whole file is ""
+	into    string           // a directory that the address names beside the token's path
 	done    bool
 	release func() // the room in the quota
 	active  time.Time
@@ -92,14 +90,6 @@ type meta struct {
 	Mode     uint32    `json:"mode"`
 	Modified time.Time `json:"modified,omitzero"`
 	Turn     uint64    `json:"turn"`
-}
-
-// part is a piece of an upload and its record on the disk.
-type part struct {
-	Part
-
-	record  string // path
-	touched int64  // where the first byte is that was certainly never written
 }
 
 // uploads are those that the process knows of.
@@ -306,66 +296,6 @@ func (u *upload) writeMeta() error {
 	return os.Rename(next, filepath.Join(u.dir, metaFile))
 }
 
-// addPart makes a piece of which nothing is here yet.
-func (u *upload) addPart(id string, position, length int64) error {
-	p := &part{Part: Part{ID: id, Position: position, Length: length}, record: filepath.Join(u.dir, partPrefix+id)}
-	if err := p.write(); err != nil {
-		return err
-	}
-	u.parts[id] = p
-	return nil
-}
-
-// recordSize is the length of a part's record: position, length and offset, and
-// the start of the machine in which the offset was written. Bytes that were
-// written before a crash of the machine may not be on the disk: they come again.
-const recordSize = 3*8 + 16
-
-func (p *part) write() error {
-	var b []byte
-	for _, n := range []int64{p.Position, p.Length, p.Offset} {
-		b = binary.BigEndian.AppendUint64(b, uint64(n))
-	}
-	b = append(b, bootID()...)
-	f, err := os.OpenFile(p.record, os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	return errors.Join(err, f.Close())
-}
-
-// readPart reads a record.
-func readPart(file, id string) (*part, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	if len(b) != recordSize {
-		return nil, fmt.Errorf("record %s has %d bytes", file, len(b))
-	}
-	n := func(i int) int64 { return int64(binary.BigEndian.Uint64(b[8*i:])) }
-	p := &part{Part: Part{ID: id, Position: n(0), Length: n(1), Offset: n(2)}, record: file, touched: n(1)}
-	if string(b[24:]) != string(bootID()) {
-		p.Offset = 0
-	}
-	return p, nil
-}
-
-// pieces are the parts that our own client makes; the whole file is not one of them.
-func (u *upload) pieces() []Part {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	var list []Part
-	for id, p := range u.parts {
-		if id != "" {
-			list = append(list, p.Part)
-		}
-	}
-	slices.SortFunc(list, func(a, b Part) int { return cmp.Compare(a.Position, b.Position) })
-	return list
-}
-
 // keep remembers an upload.
 func (u *uploads) keep(one *upload) {
 	u.mu.Lock()
@@ -467,7 +397,8 @@ func (s *Service) publish(ctx context.Context, v View, u *upload) error {
 		return err
 	}
 	defer root.Close()
-	parent := path.Dir(u.meta.Path)
+	name := path.Join(u.into, u.meta.Path)
+	parent := path.Dir(name)
 	if err := makeDirs(root, parent); err != nil {
 		return explain(v.Name, parent, err)
 	}
@@ -487,14 +418,14 @@ func (s *Service) publish(ctx context.Context, v View, u *upload) error {
 	defer staging.Close()
 	var old int64
 	var files int64 = 1
-	if n, err := look(target, path.Base(u.meta.Path)); err == nil {
+	if n, err := look(target, path.Base(name)); err == nil {
 		files = 0
 		if n.mode.IsRegular() && n.links == 1 {
 			old = n.size
 		}
 	}
-	if err := renameAt(staging, contentFile, target, path.Base(u.meta.Path)); err != nil {
-		return explain(v.Name, u.meta.Path, err)
+	if err := renameAt(staging, contentFile, target, path.Base(name)); err != nil {
+		return explain(v.Name, name, err)
 	}
 	if err := target.Sync(); err != nil && !unsyncable(err) {
 		return fullDisk(v.Name, err)
@@ -531,56 +462,6 @@ func (s *Service) dropLocked(u *upload) error {
 		return fmt.Errorf("remove upload %s: %w", u.id, err)
 	}
 	return nil
-}
-
-// digest gives the hash of the whole file, of which all parts are here.
-func (u *upload) digest() ([]byte, error) {
-	u.hashing.Lock()
-	defer u.hashing.Unlock()
-	if err := u.hashUpTo(u.meta.Size); err != nil {
-		return nil, err
-	}
-	return u.hash.Sum(nil), nil
-}
-
-// hashOn hashes what has become complete from the beginning of the file on,
-// while it is still in memory, unless another request is at it already.
-func (u *upload) hashOn() error {
-	if !u.hashing.TryLock() {
-		return nil
-	}
-	defer u.hashing.Unlock()
-	return u.hashUpTo(u.complete())
-}
-
-// hashUpTo hashes the file up to a position; the caller holds hashing.
-func (u *upload) hashUpTo(end int64) error {
-	if u.hash == nil {
-		u.hash = sha256.New()
-	}
-	f, err := os.Open(filepath.Join(u.dir, contentFile))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	n, err := io.Copy(struct{ io.Writer }{u.hash}, io.NewSectionReader(f, u.hashed, max(0, end-u.hashed)))
-	u.hashed += n
-	if err == nil && u.hashed < end {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// complete is how much of the file is here from its beginning on, in whole parts.
-func (u *upload) complete() int64 {
-	var end int64
-	for _, p := range u.pieces() {
-		if p.Position != end || p.Offset != p.Length {
-			break
-		}
-		end += p.Length
-	}
-	return end
 }
 
 // validUploadID guards the names of directories.

@@ -150,6 +150,11 @@ func TestUploadAsOriginal(t *testing.T) {
 	if got, err := w.Find(t.Context(), w.alice, "data"); err != nil || got.UsedBytes != 200_000 {
 		t.Errorf("%d bytes are used, %v", got.UsedBytes, err)
 	}
+	// Newer clients name a directory beside the token.
+	u := w.request(t, w.alice, "data", vfolder.UploadRequest{Path: "file", Size: 5})
+	wantStatus(t, "out by a directory", tus(t, "PATCH", url+"?dst_dir=..%2Fx&token="+u.Token, strings.NewReader("12345"), "Upload-Offset", "0"), http.StatusBadRequest)
+	wantStatus(t, "into a directory", tus(t, "PATCH", url+"?dst_dir=made%2Fhere&token="+u.Token, strings.NewReader("12345"), "Upload-Offset", "0"), http.StatusNoContent)
+	w.has(t, v, "made/here/file", []byte("12345"))
 	// An empty file is there at once.
 	w.request(t, w.alice, "data", vfolder.UploadRequest{Path: "empty"})
 	w.has(t, v, "empty", nil)

@@ -1,0 +1,131 @@
+package vfolder
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// part is a piece of an upload and its record on the disk.
+type part struct {
+	Part
+
+	record  string // path
+	touched int64  // where the first byte is that was certainly never written
+}
+
+// addPart makes a piece of which nothing is here yet.
+func (u *upload) addPart(id string, position, length int64) error {
+	p := &part{Part: Part{ID: id, Position: position, Length: length}, record: filepath.Join(u.dir, partPrefix+id)}
+	if err := p.write(); err != nil {
+		return err
+	}
+	u.parts[id] = p
+	return nil
+}
+
+// recordSize is the length of a part's record: position, length and offset, and
+// the start of the machine in which the offset was written. Bytes that were
+// written before a crash of the machine may not be on the disk: they come again.
+const recordSize = 3*8 + 16
+
+func (p *part) write() error {
+	var b []byte
+	for _, n := range []int64{p.Position, p.Length, p.Offset} {
+		b = binary.BigEndian.AppendUint64(b, uint64(n))
+	}
+	b = append(b, bootID()...)
+	f, err := os.OpenFile(p.record, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	return errors.Join(err, f.Close())
+}
+
+// readPart reads a record.
+func readPart(file, id string) (*part, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) != recordSize {
+		return nil, fmt.Errorf("record %s has %d bytes", file, len(b))
+	}
+	n := func(i int) int64 { return int64(binary.BigEndian.Uint64(b[8*i:])) }
+	p := &part{Part: Part{ID: id, Position: n(0), Length: n(1), Offset: n(2)}, record: file, touched: n(1)}
+	if string(b[24:]) != string(bootID()) {
+		p.Offset = 0
+	}
+	return p, nil
+}
+
+// pieces are the parts that our own client makes; the whole file is not one of them.
+func (u *upload) pieces() []Part {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var list []Part
+	for id, p := range u.parts {
+		if id != "" {
+			list = append(list, p.Part)
+		}
+	}
+	slices.SortFunc(list, func(a, b Part) int { return cmp.Compare(a.Position, b.Position) })
+	return list
+}
+
+// digest gives the hash of the whole file, of which all parts are here.
+func (u *upload) digest() ([]byte, error) {
+	u.hashing.Lock()
+	defer u.hashing.Unlock()
+	if err := u.hashUpTo(u.meta.Size); err != nil {
+		return nil, err
+	}
+	return u.hash.Sum(nil), nil
+}
+
+// hashOn hashes what has become complete from the beginning of the file on,
+// while it is still in memory, unless another request is at it already.
+func (u *upload) hashOn() error {
+	if !u.hashing.TryLock() {
+		return nil
+	}
+	defer u.hashing.Unlock()
+	return u.hashUpTo(u.complete())
+}
+
+// hashUpTo hashes the file up to a position; the caller holds hashing.
+func (u *upload) hashUpTo(end int64) error {
+	if u.hash == nil {
+		u.hash = sha256.New()
+	}
+	f, err := os.Open(filepath.Join(u.dir, contentFile))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	n, err := io.Copy(struct{ io.Writer }{u.hash}, io.NewSectionReader(f, u.hashed, max(0, end-u.hashed)))
+	u.hashed += n
+	if err == nil && u.hashed < end {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// complete is how much of the file is here from its beginning on, in whole parts.
+func (u *upload) complete() int64 {
+	var end int64
+	for _, p := range u.pieces() {
+		if p.Position != end || p.Offset != p.Length {
+			break
+		}
+		end += p.Length
+	}
+	return end
+}
