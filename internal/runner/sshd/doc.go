@@ -18,6 +18,11 @@
 // tunnel). A line with any other option, such as cert-authority or
 // verify-required, opens nothing and is named in the log.
 //
+// # Host keys
+//
+// A session has an Ed25519 key. Clients that know nothing so new are shown an
+// RSA key, which is derived from it and computed when the first of them comes.
+//
 // # Processes
 //
 // A shell without command is a login shell; a command runs as $SHELL -c. Both
