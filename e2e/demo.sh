@@ -22,13 +22,18 @@ finish() {
 	[ -z "$app_pid" ] || kill -INT "$app_pid" 2>/dev/null && wait "$app_pid" 2>/dev/null || true
 	backend.ai rm -f mysession >/dev/null 2>&1 || true
 	[ -z "$server_pid" ] || kill "$server_pid" 2>/dev/null && wait "$server_pid" 2>/dev/null || true
+	if [ -n "$(ls "$state/server/engine/sessions" 2>/dev/null)" ]; then
+		echo "The session could not be removed; start 'backend.ai server --state-dir $state/server' and remove it." >&2
+		exit 1
+	fi
 	rm -rf "$state"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
 
 say "Starting a server (state in $state)"
-backend.ai server --state-dir "$state/server" --listen 127.0.0.1:8090 >"$state/server.log" 2>&1 &
+# In a session of its own, so that Ctrl+C leaves it alone until mysession is removed.
+setsid backend.ai server --state-dir "$state/server" --listen 127.0.0.1:8090 >"$state/server.log" 2>&1 &
 server_pid=$!
 for _ in $(seq 100); do
 	grep -q ready "$state/server.log" 2>/dev/null && break
@@ -36,7 +41,7 @@ for _ in $(seq 100); do
 	sleep 0.1
 done
 
-say "Building the stock image \"python\" from the distribution's packages (once per machine)"
+say "Building the stock image \"python\" from the distribution's packages (some minutes)"
 backend.ai image build python
 
 show backend.ai start -t mysession python

@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestJupyterInTheBrowser is the main road: a notebook that computes.
@@ -101,7 +102,10 @@ func hostAddresses(t *testing.T) (list []string) {
 func TestSeedCommands(t *testing.T) {
 	u := shared.admin
 	t.Cleanup(func() { u.remove(t, "mysession") })
-	u.must(t, "start", "-t", "mysession", "python")
+	started := u.run(t, "start", "-t", "mysession", "python")
+	if started.code != 0 {
+		t.Fatalf("start: %v", started)
+	}
 	cmd := exec.Command(program, "app", "-b", "9900", "mysession", "jupyter")
 	cmd.Env = u.env
 	errs := &lockedBuffer{}
@@ -123,6 +127,17 @@ func TestSeedCommands(t *testing.T) {
 	}
 	if !strings.Contains(errs.tail(2000), "http://127.0.0.1:9900") {
 		t.Errorf("app printed %q", errs.tail(2000))
+	}
+	// The README shows what is printed.
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := strings.Cut(string(readme), "```console\n")
+	shown, _, _ = strings.Cut(shown, "```")
+	printed := "$ backend.ai start -t mysession python\n" + started.errs + "$ backend.ai app -b 9900 mysession jupyter\n" + errs.tail(2000)
+	if diff := cmp.Diff(uuidRE.ReplaceAllString(printed, "ID"), uuidRE.ReplaceAllString(shown, "ID")); diff != "" {
+		t.Errorf("README.md shows something else (-printed +shown):\n%s", diff)
 	}
 	// The port is taken now: a second app says so at once.
 	if r := u.run(t, "app", "-b", "9900", "mysession", "jupyter"); r.code != 1 || !strings.Contains(r.errs, "9900") || r.took > 5*time.Second {
