@@ -75,21 +75,24 @@ func prepare() error {
 	return Isolate()
 }
 
-// build makes the runners, the tests' own and the real one, and a root file system of BusyBox.
+// build makes root file systems of BusyBox, and the runners, the tests' own and
+// the real one, unless they are there: .ci/cgroup2 has no compiler where it runs.
 func build() error {
-	dir, err := os.MkdirTemp("", "oci-test-")
-	if err != nil {
-		return err
-	}
-	for name, source := range map[string]string{"runner": "./testdata/runner", "real": "../../../cmd/runner"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), source)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build runner: %s: %w", out, err)
+	if os.Getenv(builtEnv) == "" {
+		dir, err := os.MkdirTemp("", "oci-test-")
+		if err != nil {
+			return err
 		}
-	}
-	if err := os.Setenv(builtEnv, dir); err != nil {
-		return err
+		if err := os.Setenv(builtEnv, dir); err != nil {
+			return err
+		}
+		for name, source := range map[string]string{"runner": "./testdata/runner", "real": "../../../cmd/runner"} {
+			cmd := exec.Command("go", "build", "-o", built(name), source)
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("build runner: %s: %w", out, err)
+			}
+		}
 	}
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
