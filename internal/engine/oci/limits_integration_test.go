@@ -265,7 +265,6 @@ func TestRunnerOutlivesForkBomb(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-
 	for lines := bufio.NewScanner(log); lines.Scan() && lines.Text() != "full"; {
 		t.Log(lines.Text())
 	}
