@@ -265,6 +265,7 @@ func TestRunnerOutlivesForkBomb(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
+
 	for lines := bufio.NewScanner(log); lines.Scan() && lines.Text() != "full"; {
 		t.Log(lines.Text())
 	}

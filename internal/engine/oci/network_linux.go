@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,13 +17,8 @@ import (
 	"backendai"
 )
 
-// poolSize is how many networks with a way to the outside wait for sessions. More
-// are made poolPause after the last start, or when there are no more than poolLow.
-const (
-	poolSize  = 8
-	poolLow   = 2
-	poolPause = 50 * time.Millisecond
-)
+// poolSize is how many networks with a way to the outside wait for sessions.
+const poolSize = 8
 
 // insideDevice is the session's end of its network.
 const insideDevice = "eth0"
@@ -57,14 +51,13 @@ type bridge struct {
 	last int
 
 	ready chan *network
-	taken chan struct{} // holds one token when one was taken
 	stop  context.CancelFunc
 	done  chan struct{}
 }
 
 // openBridge makes the host's side, or takes over the one that is there.
 func openBridge(n names, r resolver, log *slog.Logger) (_ *bridge, err error) {
-	b := &bridge{names: n, log: log, used: map[int]bool{}, ready: make(chan *network, poolSize), taken: make(chan struct{}, 1)}
+	b := &bridge{names: n, log: log, used: map[int]bool{}, ready: make(chan *network, poolSize)}
 	if b.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
@@ -203,54 +196,25 @@ func cidr(a netip.Addr) *netlink.Addr {
 	return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(subnetBits, 32)}}
 }
 
-// run keeps networks ready until close. It works when no session has started for
-// a moment, because making a network would slow the start down; only a pool that
-// is nearly empty does not wait.
+// run keeps networks ready until close.
 func (b *bridge) run() {
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop, b.done = stop, make(chan struct{})
 	go func() {
 		defer close(b.done)
-		b.fill(ctx)
-		for b.pause(ctx) {
-			b.fill(ctx)
+		for ctx.Err() == nil {
+			n, err := b.connect()
+			if err != nil {
+				b.log.Error("prepare network", "err", err)
+				return // sessions make their own and tell their users what is wrong
+			}
+			select {
+			case b.ready <- n:
+			case <-ctx.Done():
+				b.discard(n)
+			}
 		}
 	}()
-}
-
-// pause waits until there is something to do; false tells that ctx has ended.
-func (b *bridge) pause(ctx context.Context) bool {
-	var quiet <-chan time.Time
-	for {
-		select {
-		case <-b.taken:
-			if len(b.ready) <= poolLow {
-				return true
-			}
-			quiet = time.After(poolPause)
-		case <-quiet:
-			return true
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// fill makes networks until enough are ready, or until a session starts while
-// there are still some.
-func (b *bridge) fill(ctx context.Context) {
-	for ctx.Err() == nil && len(b.ready) < poolSize {
-		n, err := b.connect()
-		if err != nil {
-			// sessions make their own then, and tell their users what is wrong
-			b.log.Error("prepare network", "err", err)
-			return
-		}
-		b.ready <- n
-		if len(b.ready) > poolLow && len(b.taken) > 0 {
-			return
-		}
-	}
 }
 
 // close discards the waiting networks. The host's side stays for sessions that
@@ -274,12 +238,6 @@ func (b *bridge) close(keep bool) error {
 
 // take gives a network, a waiting one when there is one.
 func (b *bridge) take() (*network, error) {
-	defer func() {
-		select {
-		case b.taken <- struct{}{}:
-		default:
-		}
-	}()
 	select {
 	case n := <-b.ready:
 		return n, nil
