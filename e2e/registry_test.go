@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -20,7 +21,14 @@ import (
 // TestPull starts a session of an image that only a registry has: it is
 // downloaded first, and whoever watches is told.
 func TestPull(t *testing.T) {
-	hub := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	told := make(chan struct{})
+	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			<-told // nothing comes before the user has been told that it is fetched
+		}
+		inner.ServeHTTP(w, r)
+	}))
 	defer hub.Close()
 	host := strings.TrimPrefix(hub.URL, "http://")
 	ref := host + "/team/tools:1"
@@ -38,9 +46,17 @@ func TestPull(t *testing.T) {
 	p := newPlatform(t.TempDir(), "--insecure-registries", host, "--public-images", "tools="+ref)
 	p.run(t)
 	u := p.admin
-	r := u.run(t, "start", "-t", "pulled", "tools")
-	if r.code != 0 || !strings.Contains(r.errs, ref) || !strings.Contains(r.errs, "sshd, ttyd") {
-		t.Errorf("start: %v", r)
+	start := exec.CommandContext(t.Context(), program, "start", "-t", "pulled", "tools")
+	start.Env = u.env
+	messages := &lockedBuffer{}
+	start.Stderr = messages
+	if err := start.Start(); err != nil {
+		t.Fatal(err)
+	}
+	messages.wait(t, 0, ref)
+	close(told)
+	if err := start.Wait(); err != nil || !strings.Contains(messages.tail(1000), "sshd, ttyd") {
+		t.Errorf("start: %v: %s", err, messages.tail(1000))
 	}
 	if r := u.inside(t, "pulled", "echo $BACKENDAI_KERNEL_IMAGE"); r.out != ref+"\n" {
 		t.Errorf("inside: %v", r)
