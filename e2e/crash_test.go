@@ -32,9 +32,43 @@ func TestSessionsSurviveACrash(t *testing.T) {
 	if r := u.run(t, "ps", "--name-only"); !strings.Contains(r.out, "survivor") {
 		t.Errorf("ps: %v", r)
 	}
-	// Processes that print go on being logged.
-	if r := u.inside(t, "survivor", "kill -0 1 2>/dev/null; id -u"); strings.TrimSpace(r.out) != "1000" {
-		t.Errorf("inside: %v", r)
+}
+
+// TestWorkSurvivesCrashes crashes and stops the server while a batch session
+// prints: it loses neither its result nor a line of its log.
+func TestWorkSurvivesCrashes(t *testing.T) {
+	u := shared.admin
+	t.Cleanup(func() { u.remove(t, "worker") })
+	const lines = 150
+	command := fmt.Sprintf("for i in $(seq %d); do echo line $i; sleep 0.02; done; exit 3", lines)
+	u.must(t, "start", "-t", "worker", "--type", "batch", "-c", command, "base")
+	logged := shared.logs.size()
+	id := strings.TrimSpace(u.must(t, "ps", "-f", "session_id", "--plain", "--filter", `name == "worker"`))
+	shared.logs.wait(t, logged, "path=/admin/gql")
+	logged = shared.logs.size()
+	waiting := make(chan result)
+	go func() { waiting <- u.run(t, "events", "-q", "--wait", "batch_session_result", id) }()
+	shared.logs.wait(t, logged, "path=/admin/gql") // it hears of changes, and has asked for what was before
+	shared.restart(t)
+	if err := shared.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := shared.boot(); err != nil {
+		t.Fatal(err)
+	}
+	shared.restart(t)
+	if r := <-waiting; r.code != 1 || r.errs != "" { // that of a session that failed
+		t.Errorf("events: %v", r)
+	}
+	if out := u.must(t, "info", id); !strings.Contains(out, "FAILURE") || !strings.Contains(out, "exit_code:3") {
+		t.Errorf("info: %s", out)
+	}
+	var want strings.Builder
+	for i := range lines {
+		fmt.Fprintf(&want, "line %d\n", i+1)
+	}
+	if out := u.must(t, "logs", id); !strings.Contains(out, want.String()) {
+		t.Errorf("logs: %s", out)
 	}
 }
 
@@ -92,11 +126,11 @@ func TestCrashAtAnyMoment(t *testing.T) {
 				t.Fatalf("round %d: rm %s: %v", round, name, r)
 			}
 		}
+		shared.nothingLeft(t)
 	}
 	if r := u.run(t, "ps", "--name-only"); strings.Contains(r.out, "crash-") {
 		t.Errorf("sessions are left: %v", r)
 	}
-	shared.nothingLeft(t)
 }
 
 // TestAppWaitsForTheServer opens a connection while the server is down for a moment.

@@ -125,12 +125,13 @@ func (p *platform) boot() error {
 		_ = cmd.Wait()
 		close(ended)
 	}()
-	_, rest, found := strings.Cut(line, "ready: http://")
+	rest, found := strings.CutPrefix(line, "ready: ")
 	if readErr != nil || !found {
 		<-ended
 		return fmt.Errorf("the server did not start: %q\n%s", line, p.logs.tail(4000))
 	}
-	p.address, _, _ = strings.Cut(rest, " ")
+	url, _, _ := strings.Cut(rest, " ")
+	_, p.address, _ = strings.Cut(url, "://")
 	return nil
 }
 
@@ -363,13 +364,18 @@ func lineWith(r io.Reader, text string) (line string, ok bool) {
 
 // lockedBuffer collects what a process writes.
 type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu    sync.Mutex
+	b     bytes.Buffer
+	grown chan struct{} // closed and renewed by each Write; nil when nobody waits
 }
 
 func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.grown != nil {
+		close(l.grown)
+		l.grown = nil
+	}
 	return l.b.Write(p)
 }
 
@@ -378,4 +384,33 @@ func (l *lockedBuffer) tail(n int) string {
 	defer l.mu.Unlock()
 	text := l.b.String()
 	return text[max(0, len(text)-n):]
+}
+
+func (l *lockedBuffer) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Len()
+}
+
+// wait returns when the text has come after the first from bytes.
+func (l *lockedBuffer) wait(t testing.TB, from int, text string) {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		l.mu.Lock()
+		if strings.Contains(l.b.String()[from:], text) {
+			l.mu.Unlock()
+			return
+		}
+		if l.grown == nil {
+			l.grown = make(chan struct{})
+		}
+		grown := l.grown
+		l.mu.Unlock()
+		select {
+		case <-grown:
+		case <-timeout:
+			t.Fatalf("there came no %q: %s", text, l.tail(2000))
+		}
+	}
 }

@@ -44,3 +44,48 @@ func TestTwoServers(t *testing.T) {
 	shared.nothingLeft(t)
 	other.nothingLeft(t)
 }
+
+// TestOtherRuntime runs sessions by runc.
+func TestOtherRuntime(t *testing.T) {
+	p := newPlatform(t.TempDir(), "--runtime", "runc")
+	p.run(t)
+	p.load(t, busybox(t), "localhost/busybox:1")
+	p.admin.must(t, "start", "-t", "by-runc", "busybox")
+	p.restart(t)
+	if r := p.admin.inside(t, "by-runc", "id -un"); r.out != "work\n" {
+		t.Errorf("inside: %v", r)
+	}
+	p.admin.must(t, "rm", "by-runc")
+	p.nothingLeft(t)
+}
+
+// TestTLS serves under a certificate of its own making.
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := dir+"/cert.pem", dir+"/key.pem"
+	r := shared.admin.exec(t, "", "openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+		"-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert)
+	if r.code != 0 {
+		t.Fatalf("make certificate: %v", r)
+	}
+	p := newPlatform(dir, "--tls-cert", cert, "--tls-key", key)
+	careless := p.admin
+	p.admin.env = append(p.admin.env, "SSL_CERT_FILE="+cert)
+	p.run(t)
+	p.load(t, busybox(t), "localhost/busybox:1")
+	u := p.admin
+	u.start(t, "safe-one", "busybox")
+	if r := u.inside(t, "safe-one", "id -un"); r.out != "work\n" {
+		t.Errorf("inside: %v", r)
+	}
+	want := sample(t, u.home+"/sample")
+	u.must(t, "scp", "safe-one", "-r", "sample", ":there")
+	if r := u.inside(t, "safe-one", "cd there && find . -type f -print0 | sort -z | xargs -0 sha256sum"); r.out != want {
+		t.Errorf("in the session there is %v", r)
+	}
+	refused(t, careless.run(t, "ps"), 1, p.address) // nobody vouches for the certificate
+	if r := careless.run(t, "--skip-sslcert-validation", "ps", "--name-only"); r.out != "safe-one\n" {
+		t.Errorf("without asking: %v", r)
+	}
+	u.must(t, "rm", "safe-one")
+}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 )
 
 // stockCache keeps built images between runs: building takes minutes.
@@ -25,13 +26,13 @@ var stockImages = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(stockCache, key)
-	if _, err := os.Stat(dir); err == nil {
+	if now := time.Now(); os.Chtimes(dir, now, now) == nil {
 		return dir, nil
 	}
-	if err := os.RemoveAll(stockCache); err != nil { // those of other recipes
+	if err := os.MkdirAll(stockCache, 0o700); err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(stockCache, 0o700); err != nil {
+	if err := dropOldImages(); err != nil {
 		return "", err
 	}
 	scratch, err := os.MkdirTemp(stockCache, "build-")
@@ -59,8 +60,32 @@ var stockImages = sync.OnceValues(func() (string, error) {
 	if err := os.RemoveAll(filepath.Join(images, "packages")); err != nil { // serves later builds only
 		return "", err
 	}
-	return dir, os.Rename(images, dir)
+	if err := os.Rename(images, dir); err != nil {
+		if _, there := os.Stat(dir); there != nil { // else another run was faster
+			return "", err
+		}
+	}
+	return dir, nil
 })
+
+// dropOldImages removes what nobody has made use of lately: images of other
+// recipes, and what runs that were cut off had begun to build.
+func dropOldImages() error {
+	entries, err := os.ReadDir(stockCache)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < 24*time.Hour {
+			continue // another run may have removed it, or be at it
+		}
+		if err := os.RemoveAll(filepath.Join(stockCache, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // stockKey names what the stock images are made of: the recipes, and the code
 // that builds and stores.
