@@ -53,29 +53,44 @@ func (g *greeted) Write(p []byte) (int, error) {
 }
 
 // greet exchanges versions and looks at what the client offers, to give it the
-// host keys that fit. RSA is for clients that know nothing newer: many that do,
-// those in Go among them, would choose it, and see another key than the one
-// that their user was told.
+// host keys and ciphers that fit. RSA is for clients that know nothing newer: many
+// that do, those in Go among them, would choose it, and see another key than the
+// one that their user was told. For ciphers see [ciphers].
 func (s *Server) greet(nc net.Conn) (net.Conn, *ssh.ServerConfig) {
 	g := &greeted{Conn: nc, first: bufio.NewReaderSize(nc, greetingSize), sent: len(serverVersion) + 2}
 	if _, err := nc.Write([]byte(serverVersion + "\r\n")); err != nil {
 		return g, s.config // the handshake will find it broken
 	}
-	known, err := hostKeyAlgorithms(g.first, func() { _ = nc.SetReadDeadline(time.Now().Add(offerTime)) })
-	if err == nil && slices.Contains(known, ssh.KeyAlgoED25519) {
-		return g, s.modern
+	known, err := readOffer(g.first, func() { _ = nc.SetReadDeadline(time.Now().Add(offerTime)) })
+	if err != nil {
+		return g, s.config
 	}
-	return g, s.config
+	config := s.config
+	if slices.Contains(known.hostKeys, ssh.KeyAlgoED25519) {
+		config = s.modern
+	}
+	if all := ciphers(known.ciphers); len(all) < len(config.Ciphers) {
+		fitting := *config
+		fitting.Ciphers = all
+		config = &fitting
+	}
+	return g, config
 }
 
-// hostKeyAlgorithms looks at the version and the KEXINIT packet at the start of
-// a stream (RFC 4253, sections 4.2, 6 and 7.1), without taking them. It calls
+// offer is what a client says that it knows.
+type offer struct {
+	hostKeys []string
+	ciphers  []string // in both directions
+}
+
+// readOffer looks at the version and the KEXINIT packet at the start of a
+// stream (RFC 4253, sections 4.2, 6 and 7.1), without taking them. It calls
 // hurry between the two.
-func hostKeyAlgorithms(r *bufio.Reader, hurry func()) ([]string, error) {
+func readOffer(r *bufio.Reader, hurry func()) (offer, error) {
 	version := 0
 	for n := 1; version == 0; n = r.Buffered() + 1 {
 		if _, err := r.Peek(n); err != nil {
-			return nil, err
+			return offer{}, err
 		}
 		seen, _ := r.Peek(r.Buffered()) // all that has come
 		version = bytes.IndexByte(seen, '\n') + 1
@@ -84,23 +99,24 @@ func hostKeyAlgorithms(r *bufio.Reader, hurry func()) ([]string, error) {
 	const header = 4 + 1 + 1 + 16 // length, padding, type, cookie
 	packet, err := r.Peek(version + header + 4)
 	if err != nil {
-		return nil, err
+		return offer{}, err
 	}
 	if packet[version+5] != msgKexInit {
-		return nil, nil
+		return offer{}, nil
 	}
-	// Two lists of names: key exchanges, host keys.
+	var lists [4][]string // key exchanges, host keys, ciphers to and from the server
 	at := version + header
-	for range 2 {
+	for i := range lists {
 		if packet, err = r.Peek(at + 4); err != nil {
-			return nil, err
+			return offer{}, err
 		}
 		length := int(min(binary.BigEndian.Uint32(packet[at:]), greetingSize))
 		if packet, err = r.Peek(at + 4 + length); err != nil {
-			return nil, err
+			return offer{}, err
 		}
-		packet = packet[at+4:]
+		lists[i] = strings.Split(string(packet[at+4:]), ",")
 		at += 4 + length
 	}
-	return strings.Split(string(packet), ","), nil
+	both := slices.DeleteFunc(lists[2], func(name string) bool { return !slices.Contains(lists[3], name) })
+	return offer{lists[1], both}, nil
 }

@@ -76,7 +76,7 @@ func New(opts Options) (*Server, error) {
 		slots:      make(chan struct{}, maxConnections),
 	}
 	s.config = &ssh.ServerConfig{
-		Config:            ssh.Config{Ciphers: ciphers()},
+		Config:            ssh.Config{Ciphers: ciphers(nil)},
 		MaxAuthTries:      maxAuthTries,
 		ServerVersion:     serverVersion,
 		PublicKeyCallback: s.authenticate,
@@ -98,15 +98,20 @@ func New(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// ciphers are those of x/crypto. The client's first choice that we offer wins
-// (RFC 4253 section 7.1), and OpenSSH's first is ChaCha20, several times slower
-// than AES-GCM where the processor has AES. So there it is only offered to the
-// few clients which have no GCM, behind the CTR modes that those have too: not
-// at all.
-func ciphers() []string {
+// ciphers are those of x/crypto that are offered to a client which knows some,
+// nil for one of which that is not known. The client's first choice that we
+// offer wins (RFC 4253 section 7.1), and OpenSSH's first are ChaCha20 and then
+// the CTR modes, both much slower than AES-GCM where the processor has AES. So
+// there GCM alone is offered to clients that have it, and to the others no
+// ChaCha20, since all have CTR.
+func ciphers(known []string) []string {
 	all := ssh.SupportedAlgorithms().Ciphers
 	if !cpu.X86.HasAES && !cpu.ARM64.HasAES {
 		return all
+	}
+	gcm := []string{ssh.CipherAES128GCM, ssh.CipherAES256GCM}
+	if slices.ContainsFunc(gcm, func(name string) bool { return slices.Contains(known, name) }) {
+		return gcm
 	}
 	return slices.DeleteFunc(all, func(name string) bool { return name == ssh.CipherChaCha20Poly1305 })
 }
