@@ -88,7 +88,7 @@ func (b *bench) floods(ctx context.Context, port string) error {
 
 // flood lets a shell repeat a line until so many bytes have come.
 func flood(s screen, size int64) (time.Duration, error) {
-	if err := command(s, "stty -echo; exec yes '"+floodLine+"'", floodLine+"\r\n"); err != nil {
+	if err := command(s, "stty -echo; yes '"+floodLine+"'", floodLine+"\r\n"); err != nil {
 		return 0, err
 	}
 	began := time.Now()
@@ -100,7 +100,12 @@ func flood(s screen, size int64) (time.Duration, error) {
 		}
 		left -= int64(n)
 	}
-	return time.Since(began), nil
+	took := time.Since(began)
+	// A terminal goes on when nobody looks: the flood has to be ended.
+	if _, err := io.WriteString(s, "\x03"); err != nil {
+		return 0, err
+	}
+	return took, command(s, "echo 'ov'er; exit", "over\r\n")
 }
 
 // command types a command for a shell and reads to the end of an answer that is
@@ -116,7 +121,7 @@ func command(s screen, text, answer string) error {
 		if err != nil {
 			return fmt.Errorf("wait for %q: %w: %q", answer, err, said)
 		}
-		said = append(said, piece[:n]...)
+		said = append(said[max(0, len(said)-len(piece)):], piece[:n]...)
 	}
 	return nil
 }
