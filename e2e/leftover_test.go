@@ -83,6 +83,9 @@ func (p *platform) traces() (list []trace, err error) {
 		return nil, err
 	}
 	links, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) { // other servers change theirs
+		links, err = netlink.LinkList()
+	}
 	if err != nil {
 		return nil, err
 	}
