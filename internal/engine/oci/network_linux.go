@@ -94,7 +94,7 @@ func (b *bridge) find() error {
 	if err != nil {
 		return fmt.Errorf("find bridge: %w", err)
 	}
-	addresses, err := whole(func() ([]netlink.Addr, error) { return b.handle.AddrList(link, netlink.FAMILY_V4) })
+	addresses, err := undisturbed(func() ([]netlink.Addr, error) { return b.handle.AddrList(link, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("read address of bridge: %w", err)
 	}
@@ -112,7 +112,7 @@ func (b *bridge) find() error {
 }
 
 func (b *bridge) make() error {
-	routes, err := whole(func() ([]netlink.Route, error) {
+	routes, err := undisturbed(func() ([]netlink.Route, error) {
 		return b.handle.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)
 	})
 	if err != nil {
@@ -392,9 +392,9 @@ func (b *bridge) discard(n *network) {
 // maxLists bounds how often a list is asked for again.
 const maxLists = 1000
 
-// whole gives a list of the kernel that no change came into while it was read:
+// undisturbed gives a list of the kernel that no change came into while it was read:
 // with other servers on the machine, devices come and go all the time.
-func whole[T any](list func() ([]T, error)) (all []T, err error) {
+func undisturbed[T any](list func() ([]T, error)) (all []T, err error) {
 	for range maxLists {
 		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
@@ -405,7 +405,7 @@ func whole[T any](list func() ([]T, error)) (all []T, err error) {
 
 // sweep removes devices that belong to no session.
 func (b *bridge) sweep() error {
-	links, err := whole(b.handle.LinkList)
+	links, err := undisturbed(b.handle.LinkList)
 	if err != nil {
 		return fmt.Errorf("list network devices: %w", err)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-func TestWholeLists(t *testing.T) {
+func TestUndisturbedLists(t *testing.T) {
 	broken := errors.New("broken")
 	for name, tt := range map[string]struct {
 		interruptions int
@@ -23,7 +23,7 @@ func TestWholeLists(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := 0
-			got, err := whole(func() ([]int, error) {
+			got, err := undisturbed(func() ([]int, error) {
 				if asked++; asked <= tt.interruptions {
 					return []int{1}, netlink.ErrDumpInterrupted
 				}
