@@ -16,6 +16,9 @@ import (
 const (
 	// frameSize is the most output in one message.
 	frameSize = 32 << 10
+	// gatherTime is how long a message waits for more when output does not end:
+	// every hop on the way to the viewer costs the same for small messages.
+	gatherTime = time.Millisecond
 	// maxClient is how long a page's name for itself may be.
 	maxClient = 64
 	// typedEvery is after how many bytes of input a page is told that they came.
@@ -187,6 +190,8 @@ func (v *viewer) state(s state) {
 // send writes messages as they become due, until ctx ends. It does not write
 // under ctx, whose end would break the connection before it is closed well.
 func (v *viewer) send(ctx context.Context) error {
+	gather := time.NewTimer(0)
+	defer gather.Stop()
 	for ctx.Err() == nil {
 		message, err := v.next()
 		if err != nil {
@@ -203,8 +208,24 @@ func (v *viewer) send(ctx context.Context) error {
 		if err := v.conn.Write(context.WithoutCancel(ctx), websocket.MessageBinary, message); err != nil {
 			return err
 		}
+		if message[0] == msgOutput && v.trickles() {
+			gather.Reset(gatherTime)
+			select {
+			case <-gather.C:
+			case <-ctx.Done():
+			}
+		}
 	}
 	return context.Cause(ctx)
+}
+
+// trickles tells whether more output has come while the last was sent, but less
+// than fills a message. The echo of a key is not followed by more.
+func (v *viewer) trickles() bool {
+	t := v.term
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return v.replay == nil && v.sent < t.output.end && t.output.end-v.sent < frameSize
 }
 
 // next is the message that is due, nil for none. It is valid until the next call.
