@@ -27,21 +27,13 @@ func (v *viewer) receive(ctx context.Context) error {
 var errProtocol = closing{websocket.StatusUnsupportedData, "a message that is none of the protocol's"}
 
 func (v *viewer) handle(ctx context.Context, letter byte, payload []byte) error {
+	if letter == msgInput {
+		v.input(ctx.Done(), payload)
+		return nil
+	}
 	t := v.term
 	t.mu.Lock()
-	sh := t.shell
 	switch letter {
-	case msgInput:
-		if v.muted {
-			break
-		}
-		t.lead(v)
-		v.count(len(payload))
-		t.mu.Unlock()
-		if sh != nil && len(payload) > 0 {
-			sh.input(ctx.Done(), payload)
-		}
-		return nil
 	case msgResize:
 		var z size
 		if err := json.Unmarshal(payload, &z); err != nil {
@@ -66,7 +58,7 @@ func (v *viewer) handle(ctx context.Context, letter byte, payload []byte) error 
 			v.wake()
 		}
 	case msgNew:
-		if v.extended && sh == nil && !t.ending() {
+		if v.extended && t.shell == nil && !t.ending() {
 			t.startShell()
 			t.wakeAll()
 		}
@@ -77,6 +69,33 @@ func (v *viewer) handle(ctx context.Context, letter byte, payload []byte) error 
 	}
 	t.mu.Unlock()
 	return nil
+}
+
+// input gives the shell what was typed. It waits while too much is queued, but no
+// longer than until stop closes: what came from a viewer that is cut counts. To
+// count and to queue is one step, or what the page sends over its next connection
+// could overtake this.
+func (v *viewer) input(stop <-chan struct{}, p []byte) {
+	t := v.term
+	for stopped := false; ; {
+		t.mu.Lock()
+		sh := t.shell
+		if done := v.muted || sh == nil || sh.queue(p, stopped); done {
+			if !v.muted {
+				t.lead(v)
+				v.count(len(p))
+			}
+			t.mu.Unlock()
+			return
+		}
+		t.mu.Unlock()
+		select {
+		case <-sh.space:
+		case <-sh.gone:
+		case <-stop:
+			stopped = true
+		}
+	}
 }
 
 // count counts input of a page that would repeat it. The terminal's lock is held.

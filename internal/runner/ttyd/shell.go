@@ -37,10 +37,10 @@ type shell struct {
 	sizes chan size     // the newest wish; room for one
 	gone  chan struct{} // closed when nothing of it runs any more
 
-	mu    sync.Mutex
-	queue []byte        // input that the PTY has not taken
-	ready chan struct{} // input came
-	space chan struct{} // input went
+	mu     sync.Mutex
+	queued []byte        // input that the PTY has not taken
+	ready  chan struct{} // input came
+	space  chan struct{} // input went
 }
 
 // startShell starts a shell on t and says in the terminal what went wrong, if
@@ -289,26 +289,17 @@ func (sh *shell) idle() bool {
 	return err == nil && len(children) == 0
 }
 
-// input queues what a viewer typed; it waits while too much is queued, but no
-// longer than until stop closes: what came from a viewer that is cut counts.
-func (sh *shell) input(stop <-chan struct{}, p []byte) {
-	for stopped := false; ; {
-		sh.mu.Lock()
-		if len(sh.queue) < inputLimit || stopped {
-			sh.queue = append(sh.queue, p...)
-			sh.mu.Unlock()
-			signal(sh.ready)
-			return
-		}
-		sh.mu.Unlock()
-		select {
-		case <-sh.space:
-		case <-sh.gone:
-			return
-		case <-stop:
-			stopped = true
-		}
+// queue takes input for the shell. Unless it must, it refuses when too much waits;
+// space tells when to try again.
+func (sh *shell) queue(p []byte, must bool) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if len(sh.queued) >= inputLimit && !must {
+		return false
 	}
+	sh.queued = append(sh.queued, p...)
+	signal(sh.ready)
+	return true
 }
 
 // writeInput moves the queue into the PTY until closed.
@@ -316,8 +307,8 @@ func (sh *shell) writeInput(closed <-chan struct{}) {
 	var spare []byte
 	for {
 		sh.mu.Lock()
-		p := sh.queue
-		sh.queue = spare[:0]
+		p := sh.queued
+		sh.queued = spare[:0]
 		sh.mu.Unlock()
 		if len(p) > 0 {
 			signal(sh.space)
