@@ -396,7 +396,7 @@ func (f *fetchedFile) fetch(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if got := hex.EncodeToString(f.hash.Sum(nil)); !f.d.foreign && (want.SHA256 != got || want.Tag != f.valid) {
+	if got := hex.EncodeToString(f.hash.Sum(nil)); !f.d.foreign && (want.Hash != got || want.Tag != f.valid) {
 		f.d.Progress(f.entry.Path, -f.at)
 		f.file.Close()
 		f.file, f.at = nil, 0
@@ -430,8 +430,8 @@ func (f *fetchedFile) begin(ctx context.Context) error {
 	if f.file, err = f.d.Root.OpenFile(f.temp, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return err
 	}
-	f.hash = sha256.New()
-	if f.at, err = io.Copy(f.hash, f.file); err != nil {
+	f.hash = archive.NewHash()
+	if f.at, err = archive.HashAll(f.hash, f.file); err != nil {
 		return err
 	}
 	if f.at > f.entry.Size {

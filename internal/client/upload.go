@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"backendai"
+	"backendai/internal/archive"
 )
 
 // The sizes of what is sent at a time.
@@ -274,7 +275,9 @@ func (u *uploading) inOrder(ctx context.Context, ours bool) error {
 	return u.carry(ctx, "", 0, u.size, 0, chunk, header)
 }
 
-func checksumOf(sum []byte) string { return "sha256 " + base64.StdEncoding.EncodeToString(sum) }
+func checksumOf(sum []byte) string {
+	return archive.HashName + " " + base64.StdEncoding.EncodeToString(sum)
+}
 
 // carry sends a part from an offset on, and goes on after what passes.
 func (u *uploading) carry(ctx context.Context, part string, position, length, offset, chunk int64, header http.Header) error {
@@ -416,8 +419,8 @@ func (u *uploading) commit(ctx context.Context, parts []uploadPart, sum []byte) 
 
 // hash reads the whole file.
 func (u *uploading) hash(ctx context.Context) ([]byte, error) {
-	h := sha256.New()
-	_, err := io.Copy(struct{ io.Writer }{h}, &untilDone{ctx, io.NewSectionReader(u.File, 0, u.size)})
+	h := archive.NewHash()
+	_, err := archive.HashAll(h, &untilDone{ctx, io.NewSectionReader(u.File, 0, u.size)})
 	return h.Sum(nil), err
 }
 
@@ -442,7 +445,7 @@ func (u *uploading) arrived(ctx context.Context) bool {
 		return false
 	}
 	here, err := u.hash(ctx)
-	if err != nil || hex.EncodeToString(here) != there.SHA256 {
+	if err != nil || hex.EncodeToString(here) != there.Hash {
 		return false
 	}
 	u.Progress(u.size - u.sent.Swap(u.size))
@@ -451,9 +454,9 @@ func (u *uploading) arrived(ctx context.Context) bool {
 
 // checksum is the hash of a file in a folder, and what tells its state.
 type checksum struct {
-	SHA256 string `json:"sha256"`
-	Size   int64  `json:"size"`
-	Tag    string `json:"etag"`
+	Hash string `json:"xxh64"`
+	Size int64  `json:"size"`
+	Tag  string `json:"etag"`
 }
 
 // folderChecksum asks our server for the hash of a file.

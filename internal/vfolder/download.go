@@ -2,7 +2,6 @@ package vfolder
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"backendai"
+	"backendai/internal/archive"
 )
 
 // maxTokenFiles bounds the names in a token, in bytes: it travels in an address.
@@ -212,11 +212,11 @@ func (w steady) ReadFrom(r io.Reader) (n int64, err error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w steady) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Checksum is the SHA-256 of a file, with what tells its state.
+// Checksum is the hash of a file (archive.NewHash), with what tells its state.
 type Checksum struct {
-	SHA256 string `json:"sha256"`
-	Size   int64  `json:"size"`
-	Tag    string `json:"etag"`
+	Hash string `json:"xxh64"` // hexadecimal
+	Size int64  `json:"size"`
+	Tag  string `json:"etag"`
 }
 
 // Checksum hashes the file of a token, or the one below its tree that is named.
@@ -235,8 +235,8 @@ func (s *Service) Checksum(ctx context.Context, token, below string) (Checksum, 
 		return Checksum{}, explain(o.view.Name, name, err)
 	}
 	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(struct{ io.Writer }{h}, contextReader{ctx, f})
+	h := archive.NewHash()
+	n, err := archive.HashAll(h, contextReader{ctx, f})
 	if err != nil {
 		return Checksum{}, err
 	}

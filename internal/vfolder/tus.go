@@ -40,7 +40,7 @@ const statusChecksum = 460
 
 var (
 	errChecksum = handler.NewError("ERR_CHECKSUM_MISMATCH", "the bytes that arrived do not have the checksum that was sent", statusChecksum)
-	errBadSum   = handler.NewError("ERR_INVALID_CHECKSUM", "Upload-Checksum is not of the form sha256 BASE64", http.StatusBadRequest)
+	errBadSum   = handler.NewError("ERR_INVALID_CHECKSUM", "Upload-Checksum is not of the form xxh64 BASE64", http.StatusBadRequest)
 	errBadPart  = handler.NewError("ERR_INVALID_PART", "a partial upload needs the metadata position, must lie in the file and must not overlap another", http.StatusBadRequest)
 	errParts    = handler.NewError("ERR_INVALID_CONCAT", "the partial uploads are not the whole file in its order", http.StatusBadRequest)
 	errSize     = handler.NewError("ERR_INVALID_UPLOAD_LENGTH", "the upload has another length than it was asked for with", http.StatusBadRequest)
@@ -177,7 +177,7 @@ func (w *tusReply) WriteHeader(status int) {
 	}
 	if w.options {
 		w.Header().Set("Tus-Extension", w.Header().Get("Tus-Extension")+",checksum")
-		w.Header().Set("Tus-Checksum-Algorithm", "sha256,sha1")
+		w.Header().Set("Tus-Checksum-Algorithm", "sha256,sha1,"+archive.HashName)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -215,6 +215,8 @@ func parseChecksum(header string) (checksum, error) {
 
 func (c checksum) new() hash.Hash {
 	switch c.name {
+	case archive.HashName:
+		return archive.NewHash()
 	case "sha256":
 		return sha256.New()
 	case "sha1":
@@ -336,6 +338,11 @@ func (t *tusUpload) WriteChunk(_ context.Context, offset int64, src io.Reader) (
 		return 0, t.call.fail(t.call.service.lost(t.call.view.VFolder, err))
 	}
 	defer f.Close()
+	record, err := os.OpenFile(t.part.record, os.O_WRONLY, 0)
+	if err != nil {
+		return 0, t.call.fail(t.call.service.lost(t.call.view.VFolder, err))
+	}
+	defer record.Close()
 	block := blocks.Get().([]byte) //nolint:forcetypeassert // the pool has nothing else
 	defer blocks.Put(block)        //nolint:staticcheck // its header is small against what it holds
 	var n, flushed int64
@@ -343,13 +350,13 @@ func (t *tusUpload) WriteChunk(_ context.Context, offset int64, src io.Reader) (
 		got, readErr := src.Read(block)
 		if got > 0 {
 			if err := t.part.put(f, block[:got], offset+n); err != nil {
-				return t.written(offset, n, sum == nil), t.call.fail(fullDisk(t.call.view.Name, err))
+				return t.written(record, offset, n, sum == nil), t.call.fail(fullDisk(t.call.view.Name, err))
 			}
 			n += int64(got)
 			if sum != nil {
 				sum.Write(block[:got])
 			} else {
-				t.written(offset, n, true)
+				t.written(record, offset, n, true)
 			}
 			if n-flushed >= archive.WritebackStep {
 				archive.StartWriteback(f, t.part.Position+offset+flushed, n-flushed)
@@ -364,7 +371,7 @@ func (t *tusUpload) WriteChunk(_ context.Context, offset int64, src io.Reader) (
 		if !t.call.sum.fits(sum.Sum(nil)) {
 			return 0, errChecksum
 		}
-		t.written(offset, n, true)
+		t.written(record, offset, n, true)
 	}
 	if !t.whole() {
 		if err := u.hashOn(); err != nil {
@@ -375,7 +382,7 @@ func (t *tusUpload) WriteChunk(_ context.Context, offset int64, src io.Reader) (
 }
 
 // written records how much of the part is here, if it counts, and returns how much more that is.
-func (t *tusUpload) written(offset, n int64, counts bool) int64 {
+func (t *tusUpload) written(record *os.File, offset, n int64, counts bool) int64 {
 	if !counts {
 		return 0
 	}
@@ -387,7 +394,7 @@ func (t *tusUpload) written(offset, n int64, counts bool) int64 {
 	if u.done {
 		return n
 	}
-	if err := t.part.write(); err != nil {
+	if _, err := record.WriteAt(t.part.bytes(), 0); err != nil {
 		t.call.service.log.Warn("progress of upload is not kept", "upload", u.id, "err", err)
 	}
 	return n
@@ -451,7 +458,7 @@ func (t *tusUpload) ConcatUploads(ctx context.Context, parts []handler.Upload) e
 		return errParts
 	}
 	if t.call.sum.name != "" {
-		if t.call.sum.name != "sha256" {
+		if t.call.sum.name != archive.HashName {
 			return errBadSum
 		}
 		sum, err := u.digest()

@@ -352,8 +352,12 @@ func (s *Service) load(ctx context.Context, v View, dir, id string) (*upload, er
 		if !ok {
 			continue
 		}
-		if u.parts[part], err = readPart(filepath.Join(u.dir, e.Name()), part); err != nil {
+		p, err := readPart(filepath.Join(u.dir, e.Name()), part)
+		if err != nil {
 			return nil, s.lost(v.VFolder, err)
+		}
+		if p != nil {
+			u.parts[part] = p
 		}
 	}
 	if u.parts[""] == nil {

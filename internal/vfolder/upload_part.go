@@ -2,14 +2,13 @@ package vfolder
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"backendai/internal/archive"
 )
 
 // part is a piece of an upload and its record on the disk.
@@ -23,7 +22,7 @@ type part struct {
 // addPart makes a piece of which nothing is here yet.
 func (u *upload) addPart(id string, position, length int64) error {
 	p := &part{Part: Part{ID: id, Position: position, Length: length}, record: filepath.Join(u.dir, partPrefix+id)}
-	if err := p.write(); err != nil {
+	if err := os.WriteFile(p.record, p.bytes(), 0o600); err != nil {
 		return err
 	}
 	u.parts[id] = p
@@ -35,28 +34,23 @@ func (u *upload) addPart(id string, position, length int64) error {
 // written before a crash of the machine may not be on the disk: they come again.
 const recordSize = 3*8 + 16
 
-func (p *part) write() error {
+// bytes is the record.
+func (p *part) bytes() []byte {
 	var b []byte
 	for _, n := range []int64{p.Position, p.Length, p.Offset} {
 		b = binary.BigEndian.AppendUint64(b, uint64(n))
 	}
-	b = append(b, bootID()...)
-	f, err := os.OpenFile(p.record, os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	return errors.Join(err, f.Close())
+	return append(b, bootID()...)
 }
 
-// readPart reads a record.
+// readPart reads a record. It is nil when the server ended before it was written.
 func readPart(file, id string) (*part, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	if len(b) != recordSize {
-		return nil, fmt.Errorf("record %s has %d bytes", file, len(b))
+		return nil, nil
 	}
 	n := func(i int) int64 { return int64(binary.BigEndian.Uint64(b[8*i:])) }
 	p := &part{Part: Part{ID: id, Position: n(0), Length: n(1), Offset: n(2)}, record: file, touched: n(1)}
@@ -103,14 +97,14 @@ func (u *upload) hashOn() error {
 // hashUpTo hashes the file up to a position; the caller holds hashing.
 func (u *upload) hashUpTo(end int64) error {
 	if u.hash == nil {
-		u.hash = sha256.New()
+		u.hash = archive.NewHash()
 	}
 	f, err := os.Open(filepath.Join(u.dir, contentFile))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	n, err := io.Copy(struct{ io.Writer }{u.hash}, io.NewSectionReader(f, u.hashed, max(0, end-u.hashed)))
+	n, err := archive.HashAll(u.hash, io.NewSectionReader(f, u.hashed, max(0, end-u.hashed)))
 	u.hashed += n
 	if err == nil && u.hashed < end {
 		err = io.ErrUnexpectedEOF

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"backendai"
+	"backendai/internal/archive"
 	"backendai/internal/vfolder"
 )
 
@@ -74,8 +75,9 @@ func wantStatus(t *testing.T, what string, resp *http.Response, status int) {
 }
 
 func sum(content []byte) string {
-	s := sha256.Sum256(content)
-	return "sha256 " + base64.StdEncoding.EncodeToString(s[:])
+	h := archive.NewHash()
+	h.Write(content)
+	return archive.HashName + " " + base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 
 func noise(n int) []byte {
@@ -198,7 +200,8 @@ func TestUploadFaults(t *testing.T) {
 	if head.StatusCode != 200 || head.Header.Get("Upload-Offset") != "0" || head.Header.Get("Upload-Length") != "10" || head.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("HEAD = %s %v", head.Status, head.Header)
 	}
-	wantStatus(t, "a right checksum", patch("12345", "0", "Upload-Checksum", sum([]byte("12345"))), http.StatusNoContent)
+	sha := sha256.Sum256([]byte("12345"))
+	wantStatus(t, "a right checksum", patch("12345", "0", "Upload-Checksum", "sha256 "+base64.StdEncoding.EncodeToString(sha[:])), http.StatusNoContent)
 	wantStatus(t, "the same again", patch("12345", "0"), http.StatusConflict)
 	wantStatus(t, "the rest", patch("67890", "5"), http.StatusNoContent)
 	w.has(t, v, "file", []byte("1234567890"))
