@@ -195,7 +195,8 @@ func (p *platform) restart(t testing.TB) {
 // addUser makes a user without rights over others.
 func (p *platform) addUser(t testing.TB, name string) user {
 	t.Helper()
-	out := p.admin.must(t, "--output", "json", "admin", "user", "add", "default", fmt.Sprintf("%s-%d@example.org", name, time.Now().UnixNano()), "a long test password")
+	name = fmt.Sprintf("%s-%d", name, time.Now().UnixNano())
+	out := p.admin.must(t, "--output", "json", "admin", "user", "add", "default", name+"@example.org", "a long test password")
 	access, secret := find(t, out, "access_key"), find(t, out, "secret_key")
 	return p.user(name, "BACKEND_ENDPOINT="+p.endpoint(), "BACKEND_ACCESS_KEY="+access, "BACKEND_SECRET_KEY="+secret)
 }
