@@ -19,7 +19,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) runc busybox-static chromium openssh-client op
 .PHONY: help demo test check build cgroup2 bench lint fmt clean unit integration e2e cross demo-packages bench-packages test-packages
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: demo-packages build ## a session with Jupyter at http://localhost:9900, from nothing
 	@bash e2e/demo.sh

@@ -42,7 +42,11 @@ func run(stderr io.Writer) int {
 	if runtime.GOMAXPROCS(0) > maxProcs {
 		runtime.GOMAXPROCS(maxProcs)
 	}
-	go reserveThreads()
+	reserved := make(chan struct{})
+	go func() {
+		defer close(reserved)
+		reserveThreads()
+	}()
 	options, err := inherit()
 	if err != nil {
 		fmt.Fprintln(stderr, "runner: error:", err)
@@ -53,6 +57,7 @@ func run(stderr io.Writer) int {
 		fmt.Fprintln(stderr, "runner: error:", err)
 		return 1
 	}
+	<-reserved // what runs in the session could take the last ones
 	return r.Run(context.Background()).ExitCode
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -17,8 +18,12 @@ import (
 	"backendai"
 )
 
-// poolSize is how many networks with a way to the outside wait for sessions.
-const poolSize = 8
+const (
+	// poolSize is how many networks with a way to the outside wait for sessions.
+	poolSize = 8
+	// poolRetry is how long after an error the next one is tried.
+	poolRetry = time.Second
+)
 
 // insideDevice is the session's end of its network.
 const insideDevice = "eth0"
@@ -208,7 +213,11 @@ func (b *bridge) run() {
 			n, err := b.connect()
 			if err != nil {
 				b.log.Error("prepare network", "err", err)
-				return // sessions make their own and tell their users what is wrong
+				select { // sessions make their own meanwhile and tell their users what is wrong
+				case <-time.After(poolRetry):
+				case <-ctx.Done():
+				}
+				continue
 			}
 			select {
 			case b.ready <- n:
