@@ -70,6 +70,7 @@ func TestEscapesAreRefused(t *testing.T) {
 		for _, what := range []string{
 			"raw-socket", "packet-socket", "ptrace-init", "keyctl", "userns", "setuid", "mount", "mknod", "bpf", "io-uring", "vsock",
 			"init-memory", "init-environ", "init-root", "init-fd", "init-exe", "pidfd-getfd", "vm-readv",
+			"leave-project", "leave-project-long", "leave-inheritance",
 		} {
 			out, err := inside(t, e, s.ID, runnerPath, "try", what)
 			if err != nil || !strings.HasPrefix(out, "refused: ") {

@@ -18,7 +18,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -159,16 +158,6 @@ func lastLine(b []byte) string {
 		b = b[i+1:]
 	}
 	return string(b[:min(len(b), 400)])
-}
-
-// filter is the seccomp profile of every session: what moby allows a process
-// without capabilities.
-func (m machine) filter() (*specs.LinuxSeccomp, error) {
-	profile, err := seccomp.GetDefaultProfile(m.specify(container{}))
-	if err != nil {
-		return nil, fmt.Errorf("make seccomp profile: %w", err)
-	}
-	return profile, nil
 }
 
 // compileFilter gives the profile as the program that crun compiles of it, in
