@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,11 +25,10 @@ import (
 // The runner shares the memory limit of its session: it collects garbage early,
 // and more eagerly still when it grows, for instance with many transfers.
 const (
-	garbage      = 50       // percent of growth between collections
-	memoryLimit  = 48 << 20 // bytes
-	maxProcs     = 4        // threads that run Go code; transfers gain from a few
-	maxConfig    = 16 << 20 // bytes
-	spareThreads = 24
+	garbage     = 50       // percent of growth between collections
+	memoryLimit = 48 << 20 // bytes
+	maxProcs    = 4        // threads that run Go code; transfers gain from a few
+	maxConfig   = 16 << 20 // bytes
 )
 
 func main() { os.Exit(run(os.Stderr)) }
@@ -42,11 +40,6 @@ func run(stderr io.Writer) int {
 	if runtime.GOMAXPROCS(0) > maxProcs {
 		runtime.GOMAXPROCS(maxProcs)
 	}
-	reserved := make(chan struct{})
-	go func() {
-		defer close(reserved)
-		reserveThreads()
-	}()
 	options, err := inherit()
 	if err != nil {
 		fmt.Fprintln(stderr, "runner: error:", err)
@@ -57,7 +50,6 @@ func run(stderr io.Writer) int {
 		fmt.Fprintln(stderr, "runner: error:", err)
 		return 1
 	}
-	<-reserved // what runs in the session could take the last ones
 	return r.Run(context.Background()).ExitCode
 }
 
@@ -77,26 +69,6 @@ func survive() {
 			signal.Notify(dropped, sig)
 		}
 	}
-}
-
-// reserveThreads makes more threads than are needed now, which the Go runtime
-// then keeps: it ends the process when it wants another one and there can be
-// none, and a session that has run into its limit of processes must not lose its
-// PID 1 by that.
-func reserveThreads() {
-	var here sync.WaitGroup
-	enough := make(chan struct{})
-	for range spareThreads {
-		here.Add(1)
-		go func() {
-			runtime.LockOSThread() // each on a thread of its own
-			defer runtime.UnlockOSThread()
-			here.Done()
-			<-enough
-		}()
-	}
-	here.Wait()
-	close(enough)
 }
 
 // inherit takes the descriptors of package control and keeps them from every

@@ -49,7 +49,7 @@ func inspect() (machine, error) {
 	return m, nil
 }
 
-// hierarchies lists the mount points of cgroup v1.
+// hierarchies lists the mount points of cgroup v1 that Isolate left.
 func hierarchies() ([]string, error) {
 	entries, err := os.ReadDir(cgroupRoot)
 	if err != nil {
@@ -57,9 +57,8 @@ func hierarchies() ([]string, error) {
 	}
 	var roots []string
 	for _, e := range entries {
-		// names such as "cpu,cpuacct" are mounts, "cpu" then is a link to them
-		if dir := filepath.Join(cgroupRoot, e.Name()); e.IsDir() && dir != unifiedPath {
-			roots = append(roots, dir)
+		if e.IsDir() {
+			roots = append(roots, filepath.Join(cgroupRoot, e.Name()))
 		}
 	}
 	return roots, nil

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -219,19 +220,5 @@ func sealedConfig(spec engine.Spec) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode runner's configuration: %w", err)
 	}
-	fd, err := unix.MemfdCreate("config", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("make runner's configuration: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "config")
-	if _, err = f.Write(b); err == nil {
-		_, err = f.Seek(0, 0)
-	}
-	if err == nil {
-		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write runner's configuration: %w", err), f.Close())
-	}
-	return f, nil
+	return sealed("config", 0, bytes.NewReader(b))
 }

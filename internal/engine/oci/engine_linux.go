@@ -134,7 +134,9 @@ func (e *Engine) prepareRuntime(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	e.runtime = e.runtimeAt(path)
+	if e.runtime, err = e.runtimeAt(path).seal(); err != nil {
+		e.log.Warn("runtime is run from the disk", "runtime", path, "err", err)
+	}
 	if e.runner, err = installRunner(e.state, o.Runner); err != nil {
 		return err
 	}
@@ -252,6 +254,9 @@ func (e *Engine) close() error {
 	}
 	if e.bridge != nil {
 		err = errors.Join(err, e.bridge.close(outside))
+	}
+	if e.runtime.copy != nil {
+		err = errors.Join(err, e.runtime.copy.Close())
 	}
 	if e.run != "" {
 		err = errors.Join(err, closeScratch(e.run))

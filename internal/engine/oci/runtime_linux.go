@@ -26,8 +26,25 @@ import (
 
 // ociRuntime is an OCI runtime, driven by its command line.
 type ociRuntime struct {
-	path string // absolute
-	root string // where it keeps its state
+	path string   // absolute
+	root string   // where it keeps its state
+	copy *os.File // of the program in sealed memory; nil runs the one at path
+}
+
+// seal makes a copy of the program, which the caller closes. Both crun and runc
+// would make one at every call, and start anew from it, lest a container gets at
+// the program on the disk; they see that this one is out of its reach. A program
+// that is replaced on the disk is used by the next engine.
+func (r ociRuntime) seal() (ociRuntime, error) {
+	if !r.plain() {
+		return r, nil
+	}
+	f, err := sealedProgram(r.path)
+	if err != nil {
+		return r, err
+	}
+	r.copy = f
+	return r, nil
 }
 
 // findRuntime finds the wanted runtime, or the best that there is.
@@ -129,6 +146,9 @@ func (r ociRuntime) command(ctx context.Context, log string, args ...string) *ex
 		global = append(global, "--log", log)
 	}
 	cmd := exec.CommandContext(ctx, r.path, append(global, args...)...)
+	if r.copy != nil {
+		cmd.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), r.copy.Fd())
+	}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	return cmd

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,9 +20,11 @@ func (t *Table) launcher(stop <-chan struct{}) {
 	// Never unlocked: the thread ends with the goroutine, its domain with it.
 	runtime.LockOSThread()
 	_ = scopeSignals()
+	reserve := sync.OnceFunc(reserveThreads)
 	for {
 		select {
 		case l := <-t.launches:
+			reserve()
 			err := l.cmd.Start()
 			if err == nil {
 				expend(l.cmd.Process.Pid)
@@ -39,6 +42,29 @@ func (t *Table) launcher(stop <-chan struct{}) {
 func expend(pid int) {
 	// It fails only where the process is gone or kept from everyone's reach.
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("1000"), 0)
+}
+
+// spareThreads is how many threads reserveThreads makes.
+const spareThreads = 24
+
+// reserveThreads makes more threads than are needed now, which the Go runtime
+// then keeps: it ends the process when it wants another one and there can be
+// none, and a session that has run into its limit of processes must not lose its
+// PID 1 by that. Until something runs in the session nothing can take them.
+func reserveThreads() {
+	var here sync.WaitGroup
+	enough := make(chan struct{})
+	for range spareThreads {
+		here.Add(1)
+		go func() {
+			runtime.LockOSThread() // each on a thread of its own
+			defer runtime.UnlockOSThread()
+			here.Done()
+			<-enough
+		}()
+	}
+	here.Wait()
+	close(enough)
 }
 
 // scopeSignals puts this thread, and what it will start, into a Landlock domain
