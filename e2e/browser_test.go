@@ -43,7 +43,10 @@ func (b tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	for i, step := range steps {
 		if _, err := run(b, step); err != nil {
-			text, _ := run(b, chromedp.Evaluate[string](`document.body.innerText + (window.term ? `+wholeText+`.slice(-800) : '')`))
+			text, silent := run(b, chromedp.Evaluate[string](`document.readyState + ': ' + document.body.innerText + (window.term ? `+wholeText+`.slice(-800) : '')`))
+			if silent != nil {
+				b.t.Fatalf("step %d: %v; the page does not say what it shows: %v", i, err, silent)
+			}
 			b.t.Fatalf("step %d: %v; the page shows %q", i, err, text[:min(800, len(text))])
 		}
 	}
