@@ -46,12 +46,15 @@ func (s *Service) Clone(ctx context.Context, caller backendai.Caller, ref string
 	if err != nil {
 		return View{}, "", err
 	}
+	s.usage.empty(f.ID, s.now()) // it has no directory yet that could be measured
 	release, err := s.reserve(ctx, f, bytes)
 	if err != nil {
+		s.usage.forget(f.ID)
 		return View{}, "", err
 	}
 	if err := s.insert(ctx, caller, f); err != nil {
 		release()
+		s.usage.forget(f.ID)
 		return View{}, "", err
 	}
 	taskID, err = s.begins(caller.User.ID, func(ctx context.Context, t *task) error {
@@ -69,6 +72,7 @@ func (s *Service) Clone(ctx context.Context, caller backendai.Caller, ref string
 
 // cloned tells what became of a copy.
 func (s *Service) cloned(ctx context.Context, id string, cause error) error {
+	s.usage.spoil(id) // not all that was counted may have come
 	err := s.change(ctx, id, func(f *backendai.VFolder) error {
 		f.Status = backendai.FolderReady
 		if cause != nil {

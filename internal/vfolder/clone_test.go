@@ -29,6 +29,20 @@ func (w *world) run(t *testing.T) {
 	})
 }
 
+// clone begins a copy of a folder of alice in a world that runs.
+func (w *world) clone(t *testing.T, from, to string) (vfolder.View, string, error) {
+	t.Helper()
+	for { // Run may not have begun
+		copied, task, err := w.Clone(t.Context(), w.alice, from, vfolder.CloneRequest{Name: to})
+		if backendai.CodeOf(err) != backendai.CodeUnavailable {
+			return copied, task, err
+		}
+		if err := errors.Join(w.Trash(t.Context(), w.alice, to), w.Purge(t.Context(), w.alice, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestClone(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
@@ -54,17 +68,7 @@ func TestClone(t *testing.T) {
 	wantCode(t, "the stranger", err, backendai.CodeNotFound)
 	_, _, err = w.Clone(ctx, w.alice, "closed", vfolder.CloneRequest{Name: "copy2"})
 	wantCode(t, "not cloneable", err, backendai.CodeForbidden)
-	var copied vfolder.View
-	var task string
-	for { // Run may not have begun
-		copied, task, err = w.Clone(ctx, w.alice, "data", vfolder.CloneRequest{Name: "copy3"})
-		if backendai.CodeOf(err) != backendai.CodeUnavailable {
-			break
-		}
-		if err := errors.Join(w.Trash(ctx, w.alice, "copy3"), w.Purge(ctx, w.alice, "copy3")); err != nil {
-			t.Fatal(err)
-		}
-	}
+	copied, task, err := w.clone(t, "data", "copy3")
 	if err != nil || copied.Status != backendai.FolderCloning {
 		t.Fatalf("Clone = %+v, %v", copied, err)
 	}
@@ -85,4 +89,30 @@ func TestClone(t *testing.T) {
 	if got, err := w.Find(ctx, w.alice, "copy3"); err != nil || got.Status != backendai.FolderReady || got.UsedBytes != 1<<20 {
 		t.Errorf("%+v, %v", got.VFolder, err)
 	}
+}
+
+// TestCloneQuota: a copy comes when it fits, and leaves no trace when it does not.
+func TestCloneQuota(t *testing.T) {
+	w := newWorld(t, func(o *vfolder.Options) { o.FolderQuota, o.UserQuota = 100, 150 })
+	w.run(t)
+	v, err := w.Create(t.Context(), w.alice, vfolder.CreateRequest{Name: "data", Cloneable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, v, "file", strings.Repeat("x", 60))
+	copied, task, err := w.clone(t, "data", "copy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.FollowTask(t.Context(), w.alice, task, func(vfolder.TaskState) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.Find(t.Context(), w.alice, "copy"); err != nil || got.UsedBytes != 60 || got.UsedFiles != 1 {
+		t.Errorf("%d bytes in %d files are used, %v", got.UsedBytes, got.UsedFiles, err)
+	}
+	w.has(t, copied, "file", []byte(strings.Repeat("x", 60)))
+	_, _, err = w.clone(t, "data", "third")
+	wantCode(t, "a copy that is too much", err, backendai.CodeQuota)
+	_, err = w.Find(t.Context(), w.alice, "third")
+	wantCode(t, "what was not copied", err, backendai.CodeNotFound)
 }

@@ -57,6 +57,13 @@ func (u *usages) spoil(id string) {
 	one.changes++
 }
 
+// empty tells that a folder that is about to be made has nothing in it.
+func (u *usages) empty(id string, at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.of(id).at = at
+}
+
 // add tells that something has been put into the folder.
 func (u *usages) add(id string, bytes, files int64) { u.move(id, bytes, files, 0) }
 
