@@ -311,7 +311,7 @@ const budgetStep = 4 << 20
 // afford refuses a file that does not fit.
 func (f *filler) afford(ctx context.Context, h *tar.Header) error {
 	if h.Size >= budgetStep {
-		if free, _, err := freeSpace(f.dir); err == nil && free < h.Size {
+		if free, _, err := freeSpace(f.s.opts.Hosts[f.v.Host]); err == nil && free < h.Size {
 			return backendai.Errorf(backendai.CodeVFolderFailed, "the storage of the folder %q has %s left, which is less than the %s of %q",
 				f.v.Name, backendai.FormatSize(free), backendai.FormatSize(h.Size), shorten(h.Name))
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -49,11 +48,11 @@ func (s *Service) insert(ctx context.Context, caller backendai.Caller, f *backen
 	if err != nil {
 		return err
 	}
-	if err := s.makeDir(dir, f); err != nil {
+	if err := s.makeDir(ctx, dir, f); err != nil {
 		return err
 	}
 	if err := s.store.InsertFolder(ctx, f); err != nil {
-		_ = os.RemoveAll(dir) // empty; the first error tells more
+		s.discard(f.Host, dir)
 		return err
 	}
 	s.log.Info("folder is made", "vfolder", f.ID, "name", f.Name, "host", f.Host, "user", caller.User.Email)
@@ -258,6 +257,12 @@ func (s *Service) Update(ctx context.Context, caller backendai.Caller, ref strin
 	if u.MaxSize != nil && !caller.Superadmin() {
 		return backendai.Errorf(backendai.CodeForbidden, "only a superadmin may change the quota of a folder")
 	}
+	if u.MaxSize != nil {
+		if err := s.probe(ctx, v.Host); err != nil {
+			return err
+		}
+		defer s.wake() // for a folder that is no project yet
+	}
 	return s.change(ctx, v.ID, func(f *backendai.VFolder) error {
 		if u.Cloneable != nil {
 			f.Cloneable = *u.Cloneable
@@ -265,8 +270,16 @@ func (s *Service) Update(ctx context.Context, caller backendai.Caller, ref strin
 		if u.Permission != nil {
 			f.Permission = *u.Permission
 		}
-		if u.MaxSize != nil {
-			f.MaxSize = *u.MaxSize
+		if u.MaxSize == nil {
+			return nil
+		}
+		f.MaxSize = *u.MaxSize
+		dir, err := s.folderDir(ctx, f)
+		if err != nil {
+			return err
+		}
+		if err := s.limit(f, dir); err != nil {
+			return fullDisk(f.Name, err)
 		}
 		return nil
 	})

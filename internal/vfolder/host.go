@@ -105,7 +105,7 @@ func (s *Service) folderDir(ctx context.Context, f *backendai.VFolder) (string, 
 }
 
 // makeDir makes the directories of a new folder, which belong to the sessions' user.
-func (s *Service) makeDir(dir string, f *backendai.VFolder) error {
+func (s *Service) makeDir(ctx context.Context, dir string, f *backendai.VFolder) error {
 	mode := fs.FileMode(0o755)
 	if f.Name == ".ssh" {
 		mode = 0o700 // sshd wants it
@@ -122,11 +122,21 @@ func (s *Service) makeDir(dir string, f *backendai.VFolder) error {
 	if err == nil {
 		err = giveAway(filepath.Join(dir, contentDir), mode)
 	}
+	if err == nil {
+		err = s.restrict(ctx, f, dir)
+	}
 	if err != nil {
-		_ = os.RemoveAll(dir) // the first error tells more
+		s.discard(f.Host, dir)
 		return fullDisk(f.Name, err)
 	}
 	return nil
+}
+
+// discard removes the directories of a folder that was not to be; why it was not
+// tells more than what else may go wrong.
+func (s *Service) discard(host, dir string) {
+	_ = s.release(host, dir)
+	_ = os.RemoveAll(dir)
 }
 
 // giveAway makes the sessions' user own a directory that nobody else can reach yet.

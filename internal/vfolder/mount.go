@@ -227,7 +227,7 @@ func (s *Service) attach(ctx context.Context, m backendai.Mount) (engine.Mount, 
 		}
 	}
 	readOnly := m.Permission == string(backendai.ReadOnly)
-	if free, _, err := freeSpace(source); err == nil && free == 0 && !readOnly && !m.Auto {
+	if free, _, err := freeSpace(s.opts.Hosts[f.Host]); err == nil && free == 0 && !readOnly && !m.Auto {
 		return engine.Mount{}, backendai.Errorf(backendai.CodeVFolderFailed, "the storage of the folder %q is full: a session could write nothing there", f.Name).
 			WithHint("remove files that you do not need with 'backend.ai vfolder rm', or mount the folder with perm=ro")
 	}

@@ -53,19 +53,19 @@ func (s *Service) Sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	known := make(map[string]bool, len(folders)) // by host and id without dashes
+	known := make(map[string]*backendai.VFolder, len(folders)) // by host and id without dashes
 	for _, f := range folders {
-		known[f.Host+"/"+f.Hex()] = true
+		known[f.Host+"/"+f.Hex()] = f
 	}
 	for host, dir := range s.opts.Hosts {
 		if err := s.probe(ctx, host); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, removeAll(ctx, filepath.Join(dir, removedDir)))
+		errs = append(errs, s.removeAll(ctx, host, filepath.Join(dir, removedDir)))
 		err := eachFolder(ctx, dir, func(id, folder string) {
-			if known[host+"/"+id] {
-				errs = append(errs, s.sweepUploads(folder))
+			if f := known[host+"/"+id]; f != nil {
+				errs = append(errs, s.sweepUploads(folder), s.catchUp(ctx, f, folder))
 			} else {
 				s.sweepUnknown(host, folder)
 			}
@@ -75,8 +75,8 @@ func (s *Service) Sweep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// removeAll deletes what is in a directory.
-func removeAll(ctx context.Context, dir string) error {
+// removeAll deletes the folders that are aside on a host.
+func (s *Service) removeAll(ctx context.Context, host, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("sweep: %w", err)
@@ -86,7 +86,8 @@ func removeAll(ctx context.Context, dir string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+		folder := filepath.Join(dir, e.Name())
+		errs = append(errs, s.release(host, folder), os.RemoveAll(folder))
 	}
 	return errors.Join(errs...)
 }
@@ -122,11 +123,14 @@ func (s *Service) sweepUnknown(host, folder string) {
 	if info, err := os.Stat(folder); err != nil || s.now().Sub(info.ModTime()) < sweepEvery {
 		return
 	}
-	for _, name := range []string{stagingDir, contentDir, "."} {
+	for _, name := range []string{contentDir, stagingDir} {
 		if err := os.Remove(filepath.Join(folder, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.log.Warn("directory belongs to no folder", "host", host, "dir", folder)
 			return
 		}
+	}
+	if err := errors.Join(s.release(host, folder), os.Remove(folder)); err != nil {
+		s.log.Warn("directory belongs to no folder", "host", host, "dir", folder, "err", err)
 	}
 }
 

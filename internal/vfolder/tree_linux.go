@@ -135,7 +135,8 @@ func readLinkAt(dir *os.File, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// freeSpace is how many bytes a file system has left for others than root.
+// freeSpace is how many bytes a file system has left for others than root. In a
+// folder it would be what the folder's quota has left, so it is asked of a host.
 func freeSpace(dir string) (free, total int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {

@@ -155,7 +155,7 @@ func (s *Service) begin(ctx context.Context, v View, m meta) (*upload, error) {
 	if err != nil {
 		return nil, err
 	}
-	if free, _, err := freeSpace(dir); err == nil && free < m.Size {
+	if free, _, err := freeSpace(s.opts.Hosts[v.Host]); err == nil && free < m.Size {
 		return nil, backendai.Errorf(backendai.CodeVFolderFailed, "the storage of the folder %q has %s left, which is less than the %s of %q",
 			v.Name, backendai.FormatSize(free), backendai.FormatSize(m.Size), m.Path).
 			WithHint("remove files that you do not need, or ask the administrator for room")

@@ -154,6 +154,7 @@ type Service struct {
 	tus      http.Handler
 	locks    *memorylocker.MemoryLocker // of uploads and their parts; it ends the request that has one when another wants it
 	probes   probes
+	projects projects
 }
 
 // New makes the service; Run does what it does in the background.
