@@ -16,7 +16,7 @@ BENCH_PACKAGES := $(DEMO_PACKAGES) openssh-client openssh-server
 TEST_PACKAGES := $(DEMO_PACKAGES) runc busybox-static chromium openssh-client openssh-server openssh-sftp-server rsync git \
                  ansible-core lftp putty-tools python3-paramiko rclone sshfs
 
-.PHONY: help demo test check build cgroup2 bench lint fmt clean unit integration e2e cross demo-packages bench-packages test-packages
+.PHONY: help demo test check build vm bench lint fmt clean unit integration e2e cross demo-packages bench-packages test-packages
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,8 +52,8 @@ integration: build ## the parts against real containers, terminals and browsers 
 e2e: build ## the whole product with real clients and a real browser (root)
 	go test -tags integration -count=1 -timeout 20m ./e2e/...
 
-cgroup2: ## the native engine's tests on Debian's kernel with cgroup v2 alone, in a virtual machine (root)
-	@bash .ci/cgroup2
+vm: ## tests on Debian's kernel in a virtual machine: the engine with cgroup v2 alone, quotas of file systems; VM=quota runs those (root)
+	@bash .ci/vm $(VM)
 
 bench: bench-packages build ## measure the product against baselines, as a table (root)
 	CGO_ENABLED=0 go run ./bench
