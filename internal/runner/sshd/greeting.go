@@ -16,8 +16,10 @@ import (
 
 const (
 	serverVersion = "SSH-2.0-backend.ai"
-	// greetingSize is the longest version and KEXINIT that are looked at.
+	// greetingSize is the longest list in a KEXINIT that is looked at.
 	greetingSize = 8 << 10
+	// readSize is what one read from the client takes: several packets' worth.
+	readSize = 64 << 10
 	// offerTime is how long a client may take to say what it knows. There are
 	// some that wait for the server's word first.
 	offerTime = 300 * time.Millisecond
@@ -28,19 +30,11 @@ const (
 // greeted is a connection whose first bytes have been looked at.
 type greeted struct {
 	net.Conn
-	first *bufio.Reader // nil when what was looked at is read
-	sent  int           // bytes of our version that have gone out before
+	from *bufio.Reader
+	sent int // bytes of our version that have gone out before
 }
 
-func (g *greeted) Read(p []byte) (int, error) {
-	if g.first != nil {
-		if g.first.Buffered() > 0 {
-			return g.first.Read(p)
-		}
-		g.first = nil
-	}
-	return g.Conn.Read(p)
-}
+func (g *greeted) Read(p []byte) (int, error) { return g.from.Read(p) }
 
 func (g *greeted) Write(p []byte) (int, error) {
 	skip := min(g.sent, len(p))
@@ -57,11 +51,11 @@ func (g *greeted) Write(p []byte) (int, error) {
 // that do, those in Go among them, would choose it, and see another key than the
 // one that their user was told. For ciphers see [ciphers].
 func (s *Server) greet(nc net.Conn) (net.Conn, *ssh.ServerConfig) {
-	g := &greeted{Conn: nc, first: bufio.NewReaderSize(nc, greetingSize), sent: len(serverVersion) + 2}
+	g := &greeted{Conn: nc, from: bufio.NewReaderSize(nc, readSize), sent: len(serverVersion) + 2}
 	if _, err := nc.Write([]byte(serverVersion + "\r\n")); err != nil {
 		return g, s.config // the handshake will find it broken
 	}
-	known, err := readOffer(g.first, func() { _ = nc.SetReadDeadline(time.Now().Add(offerTime)) })
+	known, err := readOffer(g.from, func() { _ = nc.SetReadDeadline(time.Now().Add(offerTime)) })
 	if err != nil {
 		return g, s.config
 	}

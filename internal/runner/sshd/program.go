@@ -32,7 +32,8 @@ const (
 // the system allows without privilege would fail and change nothing.
 const pipeSize = 256 << 10
 
-// bufferSize is what one read from a program takes: several packets' worth.
+// bufferSize is what one read from a program, or one write to it, takes: several
+// packets' worth.
 const bufferSize = 64 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
@@ -158,7 +159,9 @@ func (s *session) pumpInput(p *program) {
 	if to == nil {
 		to = s.pty.master
 	}
-	_, err := io.Copy(to, struct{ io.Reader }{s.ch})
+	buffer := buffers.Get().(*[bufferSize]byte)
+	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{s.ch}, buffer[:])
+	buffers.Put(buffer)
 	if p.input == nil {
 		return
 	}
