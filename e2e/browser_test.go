@@ -68,9 +68,10 @@ func value[T any](b tab, expression string, options ...chromedp.EvaluateOption) 
 	return v
 }
 
-// until waits for a condition on the page.
+// until waits for a condition on the page. It asks by the clock: a page that nobody
+// sees need not draw anything.
 func until(condition string) chromedp.Action[chromedp.Void] {
-	return chromedp.Poll[chromedp.Void](condition, chromedp.WithPollingTimeout(patience-10*time.Second))
+	return chromedp.Poll[chromedp.Void](condition, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(patience-10*time.Second))
 }
 
 // wholeText reads what the terminal on the page has, scrollback and screen, with
