@@ -9,9 +9,11 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,6 +22,8 @@ const (
 	greetingSize = 8 << 10
 	// readSize is what one read from the client takes: several packets' worth.
 	readSize = 64 << 10
+	// writerSize is how much the SSH package gathers before it writes.
+	writerSize = 4096
 	// offerTime is how long a client may take to say what it knows. There are
 	// some that wait for the server's word first.
 	offerTime = 300 * time.Millisecond
@@ -31,7 +35,8 @@ const (
 type greeted struct {
 	net.Conn
 	from *bufio.Reader
-	sent int // bytes of our version that have gone out before
+	raw  syscall.RawConn // nil when the connection has no descriptor
+	sent int             // bytes of our version that have gone out before
 }
 
 func (g *greeted) Read(p []byte) (int, error) { return g.from.Read(p) }
@@ -42,8 +47,32 @@ func (g *greeted) Write(p []byte) (int, error) {
 	if skip == len(p) {
 		return skip, nil
 	}
-	n, err := g.Conn.Write(p[skip:])
+	n, err := g.begin(p[skip:])
+	if err == nil && skip+n < len(p) {
+		var rest int
+		rest, err = g.Conn.Write(p[skip+n:])
+		n += rest
+	}
 	return skip + n, err
+}
+
+// begin sends p if it is the beginning of a packet, as much of it as there is
+// room for, in a way that the kernel waits for the rest (MSG_MORE of send(2)): the
+// SSH package writes a long packet in two parts, and every hop on the way to the
+// client would move two pieces for it. If nothing follows the kernel sends it all
+// the same, in 200 milliseconds.
+func (g *greeted) begin(p []byte) (n int, err error) {
+	if g.raw == nil || len(p) != writerSize {
+		return 0, nil
+	}
+	failed := g.raw.Write(func(fd uintptr) bool {
+		n, err = unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
+		return true
+	})
+	if err != nil {
+		return 0, failed // what is wrong the next write will see
+	}
+	return n, failed
 }
 
 // greet exchanges versions and looks at what the client offers, to give it the
@@ -52,6 +81,11 @@ func (g *greeted) Write(p []byte) (int, error) {
 // one that their user was told. For ciphers see [ciphers].
 func (s *Server) greet(nc net.Conn) (net.Conn, *ssh.ServerConfig) {
 	g := &greeted{Conn: nc, from: bufio.NewReaderSize(nc, readSize), sent: len(serverVersion) + 2}
+	if c, ok := nc.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			g.raw = raw
+		}
+	}
 	if _, err := nc.Write([]byte(serverVersion + "\r\n")); err != nil {
 		return g, s.config // the handshake will find it broken
 	}
