@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -305,10 +306,16 @@ func TestEvents(t *testing.T) {
 	all, admins := sub(alice, session.EventFilter{Scope: "session,kernel", Group: "default"}), sub(admin, session.EventFilter{Scope: "*"})
 	one := w.start("mysession")
 	w.destroy("mysession")
-	read := func(c <-chan backendai.Event) (list []string) {
+	read := func(c <-chan backendai.Event, n int) (list []string) {
 		var last uint64
-		for len(c) > 0 {
-			e := <-c
+		late := time.After(10 * time.Second)
+		for len(list) < n || len(c) > 0 { // the end is told after it has come
+			var e backendai.Event
+			select {
+			case e = <-c:
+			case <-late:
+				return list
+			}
 			if e.Seq <= last || e.SessionID != one.ID || e.At.IsZero() {
 				t.Errorf("%+v after %d", e, last)
 			}
@@ -333,12 +340,12 @@ func TestEvents(t *testing.T) {
 		got  <-chan backendai.Event
 		want []string
 	}{{sessions, wantSessions}, {kernels, wantKernels}, {all, wantAll}, {admins, wantAll}} {
-		if diff := cmp.Diff(tt.want, read(tt.got)); diff != "" {
+		if diff := cmp.Diff(tt.want, read(tt.got, len(tt.want))); diff != "" {
 			t.Error(diff)
 		}
 	}
 	for i, c := range none {
-		if got := read(c); got != nil {
+		if got := read(c, 0); got != nil {
 			t.Errorf("listener %d hears %v", i, got)
 		}
 	}
