@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/klauspost/readahead"
 	"golang.org/x/sync/errgroup"
 
 	"backendai"
@@ -511,32 +512,44 @@ func (f *fetchedFile) rest(ctx context.Context) error {
 	return nil
 }
 
-// take writes and hashes what comes, as far as it comes.
-func (f *fetchedFile) take(body io.Reader) error {
-	buf := make([]byte, 256<<10)
+// The network is read so many pieces, of so many bytes, ahead of the disk.
+const (
+	aheadPieces = 4
+	aheadSize   = 256 << 10
+)
+
+// take writes and hashes what comes, as far as it comes, and closes body.
+func (f *fetchedFile) take(body io.ReadCloser) error {
+	ahead, err := readahead.NewReaderSize(body, aheadPieces, aheadSize)
+	if err != nil {
+		return errors.Join(err, body.Close())
+	}
+	defer ahead.Close()
+	defer body.Close() // before, or what reads it would be waited for
 	flushed := f.at
-	for {
-		n, err := body.Read(buf)
-		if n > 0 {
-			if _, writeErr := f.file.WriteAt(buf[:n], f.at); writeErr != nil {
-				return writeErr
-			}
-			f.hash.Write(buf[:n])
-			f.at += int64(n)
-			f.d.Progress(f.entry.Path, int64(n))
+	_, err = io.Copy(writerFunc(func(p []byte) (int, error) {
+		if _, err := f.file.WriteAt(p, f.at); err != nil {
+			return 0, err
 		}
+		f.hash.Write(p)
+		f.at += int64(len(p))
+		f.d.Progress(f.entry.Path, int64(len(p)))
 		if f.at-flushed >= archive.WritebackStep {
 			archive.StartWriteback(f.file, flushed, f.at-flushed)
 			flushed = f.at
 		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+		return len(p), nil
+	}), ahead)
+	if errors.Is(err, io.EOF) {
+		return nil // whether that is all the caller knows
 	}
+	return err
 }
+
+type writerFunc func(p []byte) (int, error)
+
+// Write implements io.Writer.
+func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
 
 // finish gives the file its mode, time and name, once it is on the disk.
 func (f *fetchedFile) finish() error {
