@@ -40,19 +40,30 @@ func (e *Engine) reapOnce() {
 	if err != nil {
 		return // a kernel that does not tell
 	}
-	known := e.containers()
 	own, err := unix.Getsid(0)
 	if err != nil {
 		return
 	}
+	known := e.containers()
+	var ended []int
 	for _, word := range strings.Fields(string(b)) {
 		pid, err := strconv.Atoi(word)
 		if err != nil || known[pid] {
 			continue
 		}
-		if ended, session := lookAt(pid); ended && session != own && session != pid {
-			// A child of ours that someone waits for is of our session, and the
-			// PID 1 of a container leads one.
+		// A child of ours that someone waits for is of our session, and the
+		// PID 1 of a container leads one.
+		if dead, session := lookAt(pid); dead && session != own && session != pid {
+			ended = append(ended, pid)
+		}
+	}
+	if len(ended) == 0 {
+		return
+	}
+	// One that was started meanwhile, and killed before it led a session, is known now.
+	known = e.containers()
+	for _, pid := range ended {
+		if !known[pid] {
 			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 		}
 	}
