@@ -30,19 +30,8 @@ func TestPull(t *testing.T) {
 		inner.ServeHTTP(w, r)
 	}))
 	defer hub.Close()
-	host := strings.TrimPrefix(hub.URL, "http://")
-	ref := host + "/team/tools:1"
-	tag, err := name.NewTag(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := tarball.ImageFromPath(busybox(t).image(t, ref, "amd64"), &tag)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(tag, image); err != nil {
-		t.Fatal(err)
-	}
+	host := hub.Listener.Addr().String()
+	ref := push(t, host+"/team/tools:1")
 	p := newPlatform(t.TempDir(), "--insecure-registries", host, "--public-images", "tools="+ref)
 	p.run(t)
 	u := p.admin
@@ -86,7 +75,7 @@ func TestPull(t *testing.T) {
 func TestPullBreaksOff(t *testing.T) {
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("User-Agent") != "push" {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") && !strings.HasPrefix(r.Header.Get("User-Agent"), pusher) {
 			w.Header().Set("Content-Length", "1000000")
 			_, _ = w.Write([]byte("not all of it"))
 			panic(http.ErrAbortHandler)
@@ -94,8 +83,23 @@ func TestPullBreaksOff(t *testing.T) {
 		inner.ServeHTTP(w, r)
 	}))
 	defer hub.Close()
-	host := strings.TrimPrefix(hub.URL, "http://")
-	ref := host + "/broken:1"
+	host := hub.Listener.Addr().String()
+	ref := push(t, host+"/broken:1")
+	p := newPlatform(t.TempDir(), "--insecure-registries", host)
+	p.run(t)
+	refused(t, p.admin.run(t, "start", "-t", "broken-one", ref), 1, ref)
+	if r := p.admin.run(t, "image", "list", "--output", "json"); strings.Contains(fmt.Sprint(r), "broken") {
+		t.Errorf("image list: %v", r)
+	}
+	p.nothingLeft(t)
+}
+
+// pusher begins the user agent of push.
+const pusher = "push"
+
+// push puts a small image into a registry under its name there, and gives it back.
+func push(t *testing.T, ref string) string {
+	t.Helper()
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		t.Fatal(err)
@@ -104,14 +108,8 @@ func TestPullBreaksOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(tag, image, remote.WithUserAgent("push")); err != nil {
+	if err := remote.Write(tag, image, remote.WithUserAgent(pusher)); err != nil {
 		t.Fatal(err)
 	}
-	p := newPlatform(t.TempDir(), "--insecure-registries", host)
-	p.run(t)
-	refused(t, p.admin.run(t, "start", "-t", "broken-one", ref), 1, ref)
-	if r := p.admin.run(t, "image", "list", "--output", "json"); strings.Contains(fmt.Sprint(r), "broken") {
-		t.Errorf("image list: %v", r)
-	}
-	p.nothingLeft(t)
+	return ref
 }

@@ -236,16 +236,8 @@ func joinTree(ctx context.Context, dir string, id uint32) error {
 // limit tells the file system how much a folder may hold. Of one that is no
 // project yet nothing changes.
 func (s *Service) limit(f *backendai.VFolder, dir string) error {
-	on, err := s.enforces(f.Host)
-	if err != nil || !on {
-		return err
-	}
-	id, _, err := folderProject(dir)
-	if err != nil || id == 0 {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
+	d, id, err := s.project(f.Host, dir)
+	if d == nil {
 		return err
 	}
 	defer d.Close()
@@ -287,18 +279,28 @@ func blocksFor(bytes uint64, dirs ...string) (uint64, error) {
 
 // release removes the limit of a folder whose directory is about to go.
 func (s *Service) release(host, dir string) error {
-	on, err := s.enforces(host)
-	if err != nil || !on {
-		return err
-	}
-	id, _, err := folderProject(dir)
-	if err != nil || id == 0 {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
+	d, id, err := s.project(host, dir)
+	if d == nil {
 		return err
 	}
 	defer d.Close()
 	return limitProject(d, id, 0)
+}
+
+// project opens a folder's directory and tells its project. It is nil, without an
+// error, where the folder is none.
+func (s *Service) project(host, dir string) (*os.File, uint32, error) {
+	on, err := s.enforces(host)
+	if err != nil || !on {
+		return nil, 0, err
+	}
+	id, _, err := folderProject(dir)
+	if err != nil || id == 0 {
+		return nil, 0, err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, 0, err
+	}
+	return d, id, nil
 }
