@@ -76,7 +76,7 @@ func prepare() error {
 }
 
 // build makes root file systems of BusyBox, and the runners, the tests' own and
-// the real one, unless they are there: .ci/cgroup2 has no compiler where it runs.
+// the real one, unless they are there: .ci/vm has no compiler where it runs.
 func build() error {
 	if os.Getenv(builtEnv) == "" {
 		dir, err := os.MkdirTemp("", "oci-test-")
