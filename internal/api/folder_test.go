@@ -291,7 +291,7 @@ func TestStorage(t *testing.T) {
 		t.Errorf("HEAD: %s %d", resp.Status, resp.ContentLength)
 	}
 	sum := strings.Replace(down, "/download?", "/checksum?", 1)
-	if resp, text := w.send("GET", sum, nil); !strings.HasPrefix(text, `{"xxh64":"3f5fc178`) {
+	if resp, text := w.send("GET", sum, nil); !strings.HasPrefix(text, `{"xxh64-tree":"4b7b45aa`) {
 		t.Errorf("checksum: %s %s", resp.Status, text)
 	}
 	zip := address(w.ok("alice", "POST", "/folders/data/request-download-archive", `{"files":["dir"],"filename":"all.zip"}`, 200))

@@ -102,6 +102,7 @@ type uploading struct {
 	c       *Client
 	size    int64
 	request object
+	tree    *archive.Tree // of what has been sent
 	sent    atomic.Int64
 
 	mu    sync.Mutex
@@ -113,6 +114,7 @@ func (u *uploading) run(ctx context.Context) error {
 	if u.grant, err = u.c.ask(ctx, u.Folder, "request-upload", u.request); err != nil || u.size == 0 {
 		return err
 	}
+	u.tree = archive.NewTree(u.size)
 	ours := u.grant.Upload != nil && u.grant.Upload.ID != ""
 	switch {
 	case ours && u.size > smallFile:
@@ -193,7 +195,11 @@ func (u *uploading) patch(ctx context.Context, part string, position, offset, le
 	var left atomic.Int64
 	var bodies []*counted
 	resp, err := u.send(ctx, http.MethodPatch, part, func() (io.Reader, int64) {
-		body := newCounted(io.NewSectionReader(u.File, position+offset, length), func(n int64) { left.Add(n); u.Progress(n) })
+		var bytes io.Reader = io.NewSectionReader(u.File, position+offset, length)
+		if part != "" { // else nobody asks for the hash of the whole
+			bytes = io.TeeReader(bytes, u.tree.At(position+offset))
+		}
+		body := newCounted(bytes, func(n int64) { left.Add(n); u.Progress(n) })
 		bodies = append(bodies, body)
 		return body, length
 	}, header)
@@ -266,17 +272,17 @@ func (u *uploading) inOrder(ctx context.Context, ours bool) error {
 	chunk := u.Chunk
 	if ours {
 		chunk = u.size
-		sum, err := u.hash(ctx)
-		if err != nil {
+		h := archive.NewHash()
+		if _, err := io.Copy(h, io.NewSectionReader(u.File, 0, u.size)); err != nil {
 			return err
 		}
-		header = http.Header{"Upload-Checksum": {checksumOf(sum)}}
+		header = http.Header{"Upload-Checksum": {checksumOf(archive.HashName, h.Sum(nil))}}
 	}
 	return u.carry(ctx, "", 0, u.size, 0, chunk, header)
 }
 
-func checksumOf(sum []byte) string {
-	return archive.HashName + " " + base64.StdEncoding.EncodeToString(sum)
+func checksumOf(name string, sum []byte) string {
+	return name + " " + base64.StdEncoding.EncodeToString(sum)
 }
 
 // carry sends a part from an offset on, and goes on after what passes.
@@ -306,7 +312,7 @@ func (u *uploading) carry(ctx context.Context, part string, position, length, of
 // plan is the parts of the file in order: those that the server has, and new
 // ones in the gaps.
 func (u *uploading) plan(have []uploadPart) []uploadPart {
-	size := max(partSize, (u.size/mostParts+1<<20)>>20<<20)
+	size := max(partSize, (u.size/mostParts/archive.LeafSize+1)*archive.LeafSize)
 	slices.SortFunc(have, func(a, b uploadPart) int { return cmp.Compare(a.Position, b.Position) })
 	var parts []uploadPart
 	var at int64
@@ -326,20 +332,15 @@ func (u *uploading) plan(have []uploadPart) []uploadPart {
 	return parts
 }
 
-// inParts sends several parts at a time, while the whole is hashed.
+// inParts sends several parts at a time.
 func (u *uploading) inParts(ctx context.Context) error {
 	parts := u.plan(u.grant.Upload.Parts)
 	g, working := errgroup.WithContext(ctx)
-	var sum []byte
-	g.Go(func() (err error) {
-		sum, err = u.hash(working)
-		return err
-	})
 	each(working, g, workers, len(parts), func(i int) error { return u.part(working, &parts[i]) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return u.commit(ctx, parts, sum)
+	return u.commit(ctx, parts)
 }
 
 // each does n things in order, several at a time, as a part of a group.
@@ -394,17 +395,25 @@ func (u *uploading) part(ctx context.Context, p *uploadPart) error {
 	}
 	var at int64
 	u.moved(&at, p.Offset)
+	// What an earlier program has sent does not pass here.
+	if _, err := u.tree.Take(p.Position, &untilDone{ctx, io.NewSectionReader(u.File, p.Position, p.Offset)}); err != nil {
+		return err
+	}
 	return u.carry(ctx, p.ID, p.Position, p.Length, p.Offset, p.Length, nil)
 }
 
 // commit lets the file appear if the server has what this side has.
-func (u *uploading) commit(ctx context.Context, parts []uploadPart, sum []byte) error {
+func (u *uploading) commit(ctx context.Context, parts []uploadPart) error {
+	sum, err := u.tree.Sum(u.File)
+	if err != nil {
+		return err
+	}
 	ids := make([]string, len(parts))
 	for i, p := range parts {
 		ids[i] = "/storage/upload/" + u.now().Upload.ID + "/" + p.ID
 	}
-	header := http.Header{"Upload-Concat": {"final;" + strings.Join(ids, " ")}, "Upload-Checksum": {checksumOf(sum)}}
-	err := persist(ctx, u.Tries, nil, func() error {
+	header := http.Header{"Upload-Concat": {"final;" + strings.Join(ids, " ")}, "Upload-Checksum": {checksumOf(archive.TreeName, sum)}}
+	err = persist(ctx, u.Tries, nil, func() error {
 		resp, err := u.send(ctx, http.MethodPost, "", nil, header)
 		if err == nil {
 			resp.Body.Close()
@@ -415,13 +424,6 @@ func (u *uploading) commit(ctx context.Context, parts []uploadPart, sum []byte) 
 		return errBeginAgain
 	}
 	return err
-}
-
-// hash reads the whole file.
-func (u *uploading) hash(ctx context.Context) ([]byte, error) {
-	h := archive.NewHash()
-	_, err := archive.HashAll(h, &untilDone{ctx, io.NewSectionReader(u.File, 0, u.size)})
-	return h.Sum(nil), err
 }
 
 // untilDone reads until its context ends.
@@ -444,7 +446,11 @@ func (u *uploading) arrived(ctx context.Context) bool {
 	if err != nil || there.Size != u.size {
 		return false
 	}
-	here, err := u.hash(ctx)
+	tree := archive.NewTree(u.size)
+	if _, err := tree.Take(0, &untilDone{ctx, io.NewSectionReader(u.File, 0, u.size)}); err != nil {
+		return false
+	}
+	here, err := tree.Sum(u.File)
 	if err != nil || hex.EncodeToString(here) != there.Hash {
 		return false
 	}
@@ -454,7 +460,7 @@ func (u *uploading) arrived(ctx context.Context) bool {
 
 // checksum is the hash of a file in a folder, and what tells its state.
 type checksum struct {
-	Hash string `json:"xxh64"`
+	Hash string `json:"xxh64-tree"`
 	Size int64  `json:"size"`
 	Tag  string `json:"etag"`
 }

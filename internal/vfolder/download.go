@@ -212,9 +212,9 @@ func (w steady) ReadFrom(r io.Reader) (n int64, err error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w steady) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Checksum is the hash of a file (archive.NewHash), with what tells its state.
+// Checksum is the hash of a file (archive.Tree), with what tells its state.
 type Checksum struct {
-	Hash string `json:"xxh64"` // hexadecimal
+	Hash string `json:"xxh64-tree"` // hexadecimal
 	Size int64  `json:"size"`
 	Tag  string `json:"etag"`
 }
@@ -235,12 +235,13 @@ func (s *Service) Checksum(ctx context.Context, token, below string) (Checksum, 
 		return Checksum{}, explain(o.view.Name, name, err)
 	}
 	defer f.Close()
-	h := archive.NewHash()
-	n, err := archive.HashAll(h, contextReader{ctx, f})
+	tree := archive.NewTree(info.Size())
+	n, err := tree.Take(0, contextReader{ctx, io.LimitReader(f, info.Size())})
 	if err != nil {
 		return Checksum{}, err
 	}
-	return Checksum{hex.EncodeToString(h.Sum(nil)), n, tag(info)}, nil
+	sum, err := tree.Sum(f)
+	return Checksum{hex.EncodeToString(sum), n, tag(info)}, err
 }
 
 // contextReader ends with its context.

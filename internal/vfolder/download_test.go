@@ -103,7 +103,7 @@ func TestDownload(t *testing.T) {
 		t.Errorf("after a change: %s %q", part.Status, text)
 	}
 	sum, err := w.Checksum(t.Context(), token, "")
-	if err != nil || sum.Size != 7 || sum.Hash != "3aaadc1d28549fe2" {
+	if err != nil || sum.Size != 7 || sum.Hash != "32474ecdf2274871" {
 		t.Errorf("Checksum = %+v, %v", sum, err)
 	}
 }

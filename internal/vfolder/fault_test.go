@@ -36,7 +36,7 @@ func TestRivals(t *testing.T) {
 		t.Errorf("the first is told %s %q, %v", late.Status, text, err)
 	}
 	wantStatus(t, "the rest", tus(t, "PATCH", location+"?token="+second.Token, strings.NewReader("67890"), "Upload-Offset", "5"), http.StatusNoContent)
-	wantStatus(t, "the end", tus(t, "POST", url+"?token="+second.Token, nil, "Upload-Concat", "final;"+location, "Upload-Checksum", sum([]byte("1234567890"))), http.StatusCreated)
+	wantStatus(t, "the end", tus(t, "POST", url+"?token="+second.Token, nil, "Upload-Concat", "final;"+location, "Upload-Checksum", wholeSum(t, []byte("1234567890"))), http.StatusCreated)
 	w.has(t, v, "file", []byte("1234567890"))
 }
 

@@ -40,7 +40,7 @@ const statusChecksum = 460
 
 var (
 	errChecksum = handler.NewError("ERR_CHECKSUM_MISMATCH", "the bytes that arrived do not have the checksum that was sent", statusChecksum)
-	errBadSum   = handler.NewError("ERR_INVALID_CHECKSUM", "Upload-Checksum is not of the form xxh64 BASE64", http.StatusBadRequest)
+	errTreeSum  = handler.NewError("ERR_INVALID_CHECKSUM", "the checksum of a whole file, and of nothing else, is of the form xxh64-tree BASE64", http.StatusBadRequest)
 	errBadPart  = handler.NewError("ERR_INVALID_PART", "a partial upload needs the metadata position, must lie in the file and must not overlap another", http.StatusBadRequest)
 	errParts    = handler.NewError("ERR_INVALID_CONCAT", "the partial uploads are not the whole file in its order", http.StatusBadRequest)
 	errSize     = handler.NewError("ERR_INVALID_UPLOAD_LENGTH", "the upload has another length than it was asked for with", http.StatusBadRequest)
@@ -206,13 +206,25 @@ func parseChecksum(header string) (checksum, error) {
 	name, text, _ := strings.Cut(header, " ")
 	want, err := base64.StdEncoding.DecodeString(text)
 	c := checksum{strings.ToLower(name), want}
-	if h := c.new(); err != nil || h == nil || len(want) != h.Size() {
+	if err != nil || len(want) == 0 || len(want) != c.size() {
 		return checksum{}, backendai.Errorf(backendai.CodeInvalidParams, "the checksum %q is not understood", shorten(header)).
 			WithHint("it has the form: sha256 BASE64")
 	}
 	return c, nil
 }
 
+// size is that of the sum in bytes, 0 for a hash that is not known.
+func (c checksum) size() int {
+	if c.name == archive.TreeName {
+		return archive.NewHash().Size()
+	}
+	if h := c.new(); h != nil {
+		return h.Size()
+	}
+	return 0
+}
+
+// new is nil for what is not the hash of bytes that are sent at once.
 func (c checksum) new() hash.Hash {
 	switch c.name {
 	case archive.HashName:
@@ -333,6 +345,9 @@ var blocks = sync.Pool{New: func() any { return make([]byte, blockSize) }}
 // acknowledged is lost when the server ends at any moment.
 func (t *tusUpload) WriteChunk(_ context.Context, offset int64, src io.Reader) (int64, error) {
 	u, sum := t.call.upload, t.call.sum.new()
+	if t.call.sum.name == archive.TreeName {
+		return 0, errTreeSum
+	}
 	f, err := os.OpenFile(filepath.Join(u.dir, contentFile), os.O_WRONLY, 0)
 	if err != nil {
 		return 0, t.call.fail(t.call.service.lost(t.call.view.VFolder, err))
@@ -345,6 +360,10 @@ func (t *tusUpload) WriteChunk(_ context.Context, offset int64, src io.Reader) (
 	defer record.Close()
 	block := blocks.Get().([]byte) //nolint:forcetypeassert // the pool has nothing else
 	defer blocks.Put(block)        //nolint:staticcheck // its header is small against what it holds
+	tree := io.Discard             // whoever sends no parts does not ask for the hash of the whole
+	if !t.whole() {
+		tree = u.tree.At(t.part.Position + offset)
+	}
 	var n, flushed int64
 	for {
 		got, readErr := src.Read(block)
@@ -353,6 +372,7 @@ func (t *tusUpload) WriteChunk(_ context.Context, offset int64, src io.Reader) (
 				return t.written(record, offset, n, sum == nil), t.call.fail(fullDisk(t.call.view.Name, err))
 			}
 			n += int64(got)
+			_, _ = tree.Write(block[:got]) // never fails
 			if sum != nil {
 				sum.Write(block[:got])
 			} else {
@@ -372,11 +392,6 @@ func (t *tusUpload) WriteChunk(_ context.Context, offset int64, src io.Reader) (
 			return 0, errChecksum
 		}
 		t.written(record, offset, n, true)
-	}
-	if !t.whole() {
-		if err := u.hashOn(); err != nil {
-			return n, t.call.fail(t.call.service.lost(t.call.view.VFolder, err))
-		}
 	}
 	return n, nil
 }
@@ -458,8 +473,8 @@ func (t *tusUpload) ConcatUploads(ctx context.Context, parts []handler.Upload) e
 		return errParts
 	}
 	if t.call.sum.name != "" {
-		if t.call.sum.name != archive.HashName {
-			return errBadSum
+		if t.call.sum.name != archive.TreeName {
+			return errTreeSum
 		}
 		sum, err := u.digest()
 		if err != nil {

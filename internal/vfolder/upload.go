@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io/fs"
 	"os"
 	"path"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"backendai"
+	"backendai/internal/archive"
 )
 
 // The files in the directory of an upload.
@@ -75,10 +75,7 @@ type upload struct {
 	done    bool
 	release func() // the room in the quota
 	active  time.Time
-
-	hashing sync.Mutex // guards the fields below
-	hash    hash.Hash
-	hashed  int64 // bytes from the beginning of the file that hash has seen
+	tree    *archive.Tree // of the bytes of parts that have come in this process
 }
 
 // meta is what is known of an upload from its beginning.
@@ -168,7 +165,7 @@ func (s *Service) begin(ctx context.Context, v View, m meta) (*upload, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &upload{id: id, dir: filepath.Join(dir, id), meta: m, release: release, active: s.now(), parts: map[string]*part{}}
+	u := &upload{id: id, dir: filepath.Join(dir, id), meta: m, release: release, active: s.now(), parts: map[string]*part{}, tree: archive.NewTree(m.Size)}
 	if err := u.create(); err != nil {
 		release()
 		return nil, errors.Join(fullDisk(v.Name, err), os.RemoveAll(u.dir))
@@ -340,6 +337,7 @@ func (s *Service) load(ctx context.Context, v View, dir, id string) (*upload, er
 	if err := json.Unmarshal(text, &u.meta); err != nil {
 		return nil, s.lost(v.VFolder, err)
 	}
+	u.tree = archive.NewTree(u.meta.Size)
 	if info, err := os.Stat(filepath.Join(u.dir, contentFile)); err != nil || info.Size() != u.meta.Size {
 		return nil, gone // it was published when the server ended
 	}

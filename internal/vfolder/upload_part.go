@@ -3,12 +3,9 @@ package vfolder
 import (
 	"cmp"
 	"encoding/binary"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
-
-	"backendai/internal/archive"
 )
 
 // part is a piece of an upload and its record on the disk.
@@ -76,40 +73,12 @@ func (u *upload) pieces() []Part {
 
 // digest gives the hash of the whole file, of which all parts are here.
 func (u *upload) digest() ([]byte, error) {
-	u.hashing.Lock()
-	defer u.hashing.Unlock()
-	if err := u.hashUpTo(u.meta.Size); err != nil {
-		return nil, err
-	}
-	return u.hash.Sum(nil), nil
-}
-
-// hashOn hashes what has become complete from the beginning of the file on,
-// while it is still in memory, unless another request is at it already.
-func (u *upload) hashOn() error {
-	if !u.hashing.TryLock() {
-		return nil
-	}
-	defer u.hashing.Unlock()
-	return u.hashUpTo(u.complete())
-}
-
-// hashUpTo hashes the file up to a position; the caller holds hashing.
-func (u *upload) hashUpTo(end int64) error {
-	if u.hash == nil {
-		u.hash = archive.NewHash()
-	}
 	f, err := os.Open(filepath.Join(u.dir, contentFile))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
-	n, err := archive.HashAll(u.hash, io.NewSectionReader(f, u.hashed, max(0, end-u.hashed)))
-	u.hashed += n
-	if err == nil && u.hashed < end {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
+	return u.tree.Sum(f)
 }
 
 // complete is how much of the file is here from its beginning on, in whole parts.

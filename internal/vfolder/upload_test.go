@@ -80,6 +80,17 @@ func sum(content []byte) string {
 	return archive.HashName + " " + base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 
+// wholeSum is the checksum of a whole file.
+func wholeSum(t *testing.T, content []byte) string {
+	t.Helper()
+	tree := archive.NewTree(int64(len(content)))
+	h, err := tree.Sum(bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return archive.TreeName + " " + base64.StdEncoding.EncodeToString(h)
+}
+
 func noise(n int) []byte {
 	b := make([]byte, n)
 	r := rand.NewChaCha8([32]byte{byte(n)})
@@ -374,7 +385,7 @@ func TestParts(t *testing.T) {
 	resp := tus(t, "PATCH", url+"/"+u.ID+"/"+u.Parts[3].ID+"?token="+u.Token, bytes.NewReader(content[3*size+100_000:]), "Upload-Offset", "100000")
 	wantStatus(t, "the rest", resp, http.StatusNoContent)
 	wantStatus(t, "parts in another order", tus(t, "POST", url+"?token="+u.Token, nil, "Upload-Concat", "final;"+strings.Join([]string{locations[1], locations[0], locations[2], locations[3]}, " ")), http.StatusBadRequest)
-	wantStatus(t, "the end", commit("Upload-Checksum", sum(content)), http.StatusCreated)
+	wantStatus(t, "the end", commit("Upload-Checksum", wholeSum(t, content)), http.StatusCreated)
 	w.has(t, v, "dir/file", content)
 	info, err := os.Stat(filepath.Join(w.content(v), "dir/file"))
 	if err != nil || info.Mode().Perm() != 0o600 || !info.ModTime().Equal(time.Unix(1e9, 0)) {
@@ -396,8 +407,10 @@ func TestWrongHashOfWhole(t *testing.T) {
 	u := w.request(t, w.alice, "data", vfolder.UploadRequest{Path: "file", Size: 10, Resume: "x"})
 	resp := tus(t, "POST", url+"?token="+u.Token, nil, "Upload-Concat", "partial", "Upload-Length", "10", "Upload-Metadata", position(0))
 	location := resp.Header.Get("Location")
-	wantStatus(t, "PATCH", tus(t, "PATCH", location+"?token="+u.Token, strings.NewReader("1234567890"), "Upload-Offset", "0"), http.StatusNoContent)
-	wantStatus(t, "the end", tus(t, "POST", url+"?token="+u.Token, nil, "Upload-Concat", "final;"+location, "Upload-Checksum", sum([]byte("other"))), 460)
+	at := location + "?token=" + u.Token
+	wantStatus(t, "PATCH with the hash of a whole", tus(t, "PATCH", at, strings.NewReader("1234567890"), "Upload-Offset", "0", "Upload-Checksum", wholeSum(t, nil)), http.StatusBadRequest)
+	wantStatus(t, "PATCH", tus(t, "PATCH", at, strings.NewReader("1234567890"), "Upload-Offset", "0"), http.StatusNoContent)
+	wantStatus(t, "the end", tus(t, "POST", url+"?token="+u.Token, nil, "Upload-Concat", "final;"+location, "Upload-Checksum", wholeSum(t, []byte("other"))), 460)
 	w.has(t, v, "file", []byte("as it was"))
 	if left := w.staged(t, v); len(left) > 0 {
 		t.Errorf("left over: %v", left)
