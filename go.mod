@@ -21,7 +21,6 @@ require (
 	github.com/google/uuid v1.6.0
 	github.com/graph-gophers/graphql-go v1.11.0
 	github.com/klauspost/compress v1.20.4
-	github.com/klauspost/readahead v1.4.0
 	github.com/mattn/go-runewidth v0.0.30
 	github.com/moby/profiles/seccomp v0.2.4
 	github.com/opencontainers/go-digest v1.0.0

@@ -71,7 +71,7 @@ func New(config Config, opts Options) (*Client, error) {
 	secure := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: config.SkipTLSVerify} //nolint:gosec // asked for by the user
 	c.http = &http.Client{
 		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSClientConfig: secure,
+			Proxy: http.ProxyFromEnvironment, DialContext: widely(dial), TLSClientConfig: secure,
 			TLSHandshakeTimeout: config.ConnectTimeout, ResponseHeaderTimeout: config.ReadTimeout,
 			MaxIdleConnsPerHost: 8, IdleConnTimeout: 90 * time.Second, ExpectContinueTimeout: time.Second,
 		},

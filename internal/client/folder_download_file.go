@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,9 +16,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/klauspost/readahead"
-	"golang.org/x/sync/errgroup"
 
 	"backendai"
 	"backendai/internal/archive"
@@ -55,6 +53,9 @@ type fetchedFile struct {
 	tree  *archive.Tree // of what is here
 	at    int64         // bytes that are here
 	valid string        // what tells its state: an entity tag or a time
+	// digest is what the server says of the whole file behind what it sends of it
+	// (RFC 9530, Repr-Digest), if it does.
+	digest string
 }
 
 func (f *fetchedFile) close() {
@@ -81,39 +82,49 @@ func (f *fetchedFile) fetch(ctx context.Context) error {
 			return err
 		}
 	}
-	// The server hashes while it sends.
-	g, working := errgroup.WithContext(ctx)
-	var want checksum
-	if !f.d.foreign {
-		g.Go(func() error {
-			address, err := f.address(working, "checksum")
-			if err != nil {
-				return err
-			}
-			return f.d.c.storageJSON(working, http.MethodGet, address, &want)
-		})
-	}
-	g.Go(func() error { return f.rest(working) })
-	if err := g.Wait(); err != nil {
+	if err := f.rest(ctx); err != nil {
 		return err
 	}
 	if !f.d.foreign {
-		got, err := f.tree.Sum(f.file)
-		if err != nil {
+		if err := f.check(ctx); err != nil {
 			return err
-		}
-		if want.Hash != hex.EncodeToString(got) || want.Tag != f.valid {
-			return f.beginAgain()
 		}
 	}
 	return f.finish()
+}
+
+// check compares what is here with the hash that came behind it, or that the
+// server is asked for: not every proxy lets trailers pass.
+func (f *fetchedFile) check(ctx context.Context) error {
+	got, err := f.tree.Sum(f.file)
+	if err != nil {
+		return err
+	}
+	if f.digest != "" {
+		if f.digest != archive.TreeName+"=:"+base64.StdEncoding.EncodeToString(got)+":" {
+			return f.beginAgain()
+		}
+		return nil
+	}
+	address, err := f.address(ctx, "checksum")
+	if err != nil {
+		return err
+	}
+	var want checksum
+	if err := f.d.c.storageJSON(ctx, http.MethodGet, address, &want); err != nil {
+		return err
+	}
+	if want.Hash != hex.EncodeToString(got) || want.Tag != f.valid {
+		return f.beginAgain()
+	}
+	return nil
 }
 
 // beginAgain throws away what is here.
 func (f *fetchedFile) beginAgain() error {
 	f.d.Progress(f.entry.Path, -f.at)
 	f.file.Close()
-	f.file, f.at = nil, 0
+	f.file, f.at, f.digest = nil, 0, ""
 	return errors.Join(errBeginAgain, f.d.Root.Remove(f.temp))
 }
 
@@ -192,7 +203,7 @@ func (f *fetchedFile) rest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	header := http.Header{}
+	header := http.Header{"Want-Repr-Digest": {archive.TreeName + "=1"}}
 	if f.at > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", f.at))
 		header.Set("If-Range", f.valid)
@@ -215,25 +226,18 @@ func (f *fetchedFile) rest(ctx context.Context) error {
 	if err != nil {
 		return f.d.c.broken(ctx, resp.Request.URL, err)
 	}
+	f.digest = resp.Trailer.Get("Repr-Digest")
 	return nil
 }
 
-// The network is read so many pieces, of so many bytes, ahead of the disk.
-const (
-	aheadPieces = 4
-	aheadSize   = 256 << 10
-)
+// takeStep is how much is read, hashed and written at a time: little enough to
+// stay near the processor meanwhile.
+const takeStep = 256 << 10
 
-// take writes and hashes what comes, as far as it comes, and closes body.
-func (f *fetchedFile) take(body io.ReadCloser) error {
-	ahead, err := readahead.NewReaderSize(body, aheadPieces, aheadSize)
-	if err != nil {
-		return errors.Join(err, body.Close())
-	}
-	defer ahead.Close()
-	defer body.Close() // before, or what reads it would be waited for
+// take writes and hashes what comes, as far as it comes.
+func (f *fetchedFile) take(body io.Reader) error {
 	tree, flushed := f.tree.At(f.at), f.at
-	_, err = io.Copy(writerFunc(func(p []byte) (int, error) {
+	_, err := io.CopyBuffer(writerFunc(func(p []byte) (int, error) {
 		if _, err := f.file.WriteAt(p, f.at); err != nil {
 			return 0, err
 		}
@@ -245,10 +249,7 @@ func (f *fetchedFile) take(body io.ReadCloser) error {
 			flushed = f.at
 		}
 		return len(p), nil
-	}), ahead)
-	if errors.Is(err, io.EOF) {
-		return nil // whether that is all the caller knows
-	}
+	}), struct{ io.Reader }{body}, make([]byte, takeStep))
 	return err
 }
 

@@ -122,7 +122,8 @@ func (o *opened) path(below string) (string, error) {
 // ServeDownload answers with the file of a token, or with a part of it; of a
 // token for a tree it gives an archive, or the file that the query names "path".
 // The archive is a zip, or with "format=tar" the stream of package archive, of
-// what the body of a POST names (each name ends in a zero byte) or of all.
+// what the body of a POST names (each name ends in a zero byte) or of all. A file
+// is followed by its hash when the request has "Want-Repr-Digest: xxh64-tree=1".
 func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request, token string) error {
 	o, err := s.open(r.Context(), token)
 	if err != nil {
@@ -150,7 +151,17 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request, token st
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("ETag", tag(info))
 	w.Header().Set("Cache-Control", "no-store")
-	http.ServeContent(steady{w, http.NewResponseController(w)}, r, "", info.ModTime(), f)
+	out := steady{w, http.NewResponseController(w)}
+	if !wantsTree(r) {
+		http.ServeContent(out, r, "", info.ModTime(), f)
+		return nil
+	}
+	hashed, answer := newPassing(f, info.Size()), &trailing{steady: out}
+	http.ServeContent(answer, r, "", info.ModTime(), hashed)
+	if answer.announced {
+		w.Header().Set(reprDigest, hashed.digest(r.Context(), info))
+		out.extend()
+	}
 	return nil
 }
 
@@ -172,7 +183,7 @@ func attachment(w http.ResponseWriter, name string) {
 }
 
 // steady writes an answer that may be as long as it likes, as long as its
-// reader takes a bit of it now and then. A file goes by the kernel.
+// reader takes a bit of it now and then. A plain file goes by the kernel.
 type steady struct {
 	http.ResponseWriter
 
@@ -195,6 +206,11 @@ func (w steady) ReadFrom(r io.Reader) (n int64, err error) {
 	limited, ok := r.(*io.LimitedReader)
 	if !ok {
 		limited = &io.LimitedReader{R: r, N: 1 << 62}
+	}
+	if _, ok := limited.R.(*os.File); !ok {
+		block := blocks.Get().([]byte) //nolint:forcetypeassert // the pool has nothing else
+		defer blocks.Put(block)        //nolint:staticcheck // its header is small against what it holds
+		return io.CopyBuffer(struct{ io.Writer }{w}, limited, block)
 	}
 	for limited.N > 0 {
 		w.extend()
