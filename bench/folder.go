@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +23,6 @@ import (
 const (
 	// smallSize is the size of each of many files.
 	smallSize = 4 << 10
-	// perSmallFile is how much memory such a file and what describes it take.
-	perSmallFile = 8 << 10
 	// perDirectory is how many files a directory has.
 	perDirectory = 1000
 )
@@ -38,7 +39,11 @@ func (b *bench) folder(ctx context.Context) error {
 		return err
 	}
 	defer b.platform.dropFolder(context.WithoutCancel(ctx), name)
-	return errors.Join(b.bigTransfers(ctx, name, dir), b.smallTransfers(ctx, name, dir), b.fullFolder(ctx))
+	release, err := keepMemory()
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.bigTransfers(ctx, name, dir), b.smallTransfers(ctx, name, dir), b.fullFolder(ctx), release())
 }
 
 func (p *platform) newFolder(ctx context.Context, name string) error {
@@ -66,11 +71,14 @@ func (b *bench) bigTransfers(ctx context.Context, name, dir string) error {
 	copying := []string{"sh", "-c", `cp -- "$0" "$1" && sync -- "$1"`, source, copied}
 	var up, down, plain, memory series
 	for range b.rounds(3) {
-		took, err := onDisk(p.exec(ctx, copying...), b.folderSize)
+		took, err := onDisk(p.exec(ctx, copying...))
 		if err != nil {
 			return err
 		}
 		plain.rate(b.folderSize, took)
+		if err := os.Remove(copied); err != nil { // what is in memory of it
+			return fmt.Errorf("remove copy: %w", err)
+		}
 		before, err := resident(p.server.Process.Pid)
 		if err != nil {
 			return err
@@ -78,11 +86,11 @@ func (b *bench) bigTransfers(ctx context.Context, name, dir string) error {
 		if err := forgetPeak(p.server.Process.Pid); err != nil {
 			return err
 		}
-		if took, err = onDisk(p.command(ctx, "vfolder", "upload", "-b", dir, name, source), b.folderSize); err != nil {
+		if took, err = onDisk(p.command(ctx, "vfolder", "upload", "-b", dir, name, source)); err != nil {
 			return err
 		}
 		up.rate(b.folderSize, took)
-		if took, err = onDisk(p.command(ctx, "vfolder", "download", "-b", back, name, "big"), b.folderSize); err != nil {
+		if took, err = onDisk(p.command(ctx, "vfolder", "download", "-b", back, name, "big")); err != nil {
 			return err
 		}
 		down.rate(b.folderSize, took)
@@ -97,8 +105,8 @@ func (b *bench) bigTransfers(ctx context.Context, name, dir string) error {
 		if _, err := timed(p.command(ctx, "vfolder", "rm", "-y", name, "big")); err != nil {
 			return err
 		}
-		if err := errors.Join(os.Remove(copied), os.Remove(filepath.Join(back, "big"))); err != nil {
-			return fmt.Errorf("remove copies: %w", err)
+		if err := os.Remove(filepath.Join(back, "big")); err != nil {
+			return fmt.Errorf("remove copy: %w", err)
 		}
 	}
 	size := mebibytes(float64(b.folderSize))
@@ -108,25 +116,51 @@ func (b *bench) bigTransfers(ctx context.Context, name, dir string) error {
 	return os.Remove(source)
 }
 
-// onDisk times a command that fills so much of the page cache. What others have
-// written is on the disk before. The memory that it will take has just been used:
-// what is free in a virtual machine may have gone back to the host, and who takes
-// it first waits for it page by page.
-func onDisk(cmd *exec.Cmd, cached int64) (time.Duration, error) {
+// onDisk times a command; what others have written is on the disk before.
+func onDisk(cmd *exec.Cmd) (time.Duration, error) {
 	unix.Sync()
-	memory, err := unix.Mmap(-1, 0, int(cached), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	return timed(cmd)
+}
+
+// reportingOrder is the size of the blocks of free memory that the kernel of a
+// virtual machine gives back to its host, as the power of two of its pages.
+const reportingOrder = "/sys/module/page_reporting/parameters/page_reporting_order"
+
+// keepMemory has all free memory be the machine's own until release is called.
+// A virtual machine gives back to its host what is free for seconds, and whoever
+// takes it next waits for it page by page, longer than for the disk.
+func keepMemory() (release func() error, err error) {
+	before, err := os.ReadFile(reportingOrder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() error { return nil }, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keep memory: %w", err)
+	}
+	set := func(order string) error { return os.WriteFile(reportingOrder, []byte(order), 0) }
+	if set("11") != nil { // more than there is: nothing goes back; some kernels take no more than there is
+		if err := set("10"); err != nil {
+			return nil, fmt.Errorf("keep memory: %w", err)
+		}
+	}
+	release = func() error { return set(strings.TrimSpace(string(before))) }
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return nil, errors.Join(fmt.Errorf("ask for free memory: %w", err), release())
+	}
+	memory, err := unix.Mmap(-1, 0, int(info.Freeram/10*9), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err == nil {
 		err = unix.Munmap(memory)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("use memory: %w", err)
+		return nil, errors.Join(fmt.Errorf("use free memory: %w", err), release())
 	}
-	return timed(cmd)
+	return release, nil
 }
 
 // smallTransfers moves many small files to and from a folder, against scp to an
 // OpenSSH server on this machine.
-func (b *bench) smallTransfers(ctx context.Context, name, dir string) error {
+func (b *bench) smallTransfers(ctx context.Context, folder, dir string) error {
 	p := b.platform
 	many := filepath.Join(dir, "many")
 	if err := fillRandom(many, b.folderFiles); err != nil {
@@ -140,33 +174,35 @@ func (b *bench) smallTransfers(ctx context.Context, name, dir string) error {
 	copied, back, backAgain := filepath.Join(dir, "copied"), filepath.Join(dir, "back"), filepath.Join(dir, "back-again")
 	remote := func(path string) string { return "root@127.0.0.1:" + path }
 	var up, down, upPlain, downPlain series
-	for range b.rounds(3) {
-		if err := errors.Join(os.MkdirAll(back, 0o700), os.MkdirAll(backAgain, 0o700)); err != nil {
-			return fmt.Errorf("make folder: %w", err)
+	// Each round has names of its own, and nothing is deleted before the end: ext4
+	// is slow for minutes where many files were.
+	for i := range b.rounds(3) {
+		round := strconv.Itoa(i)
+		name, copied, back, backAgain := "many-"+round, filepath.Join(copied, round), filepath.Join(back, round), filepath.Join(backAgain, round)
+		source := filepath.Join(dir, name)
+		if err := errors.Join(os.Rename(many, source), os.MkdirAll(filepath.Dir(copied), 0o700), os.MkdirAll(back, 0o700), os.MkdirAll(backAgain, 0o700)); err != nil {
+			return fmt.Errorf("make folders: %w", err)
 		}
 		for _, try := range []struct {
 			to  *series
 			cmd *exec.Cmd
 		}{
-			{&up, p.command(ctx, "vfolder", "upload", "-r", "-b", dir, name, many)},
-			{&upPlain, shell.copy(ctx, p, many, remote(copied))},
-			{&down, p.command(ctx, "vfolder", "download", "-b", back, name, "many")},
+			{&up, p.command(ctx, "vfolder", "upload", "-r", "-b", dir, folder, source)},
+			{&upPlain, shell.copy(ctx, p, source, remote(copied))},
+			{&down, p.command(ctx, "vfolder", "download", "-b", back, folder, name)},
 			{&downPlain, shell.copy(ctx, p, remote(copied), backAgain)},
 		} {
-			took, err := onDisk(try.cmd, int64(b.folderFiles)*perSmallFile)
+			took, err := onDisk(try.cmd)
 			if err != nil {
 				return err
 			}
 			try.to.add(took)
 		}
-		if _, err := timed(p.exec(ctx, "diff", "-r", many, filepath.Join(back, "many"))); err != nil {
+		if _, err := timed(p.exec(ctx, "diff", "-r", source, filepath.Join(back, name))); err != nil {
 			return err
 		}
-		if _, err := timed(p.command(ctx, "vfolder", "rm", "-r", "-y", name, "many")); err != nil {
-			return err
-		}
-		if err := errors.Join(os.RemoveAll(copied), os.RemoveAll(back), os.RemoveAll(backAgain)); err != nil {
-			return fmt.Errorf("remove copies: %w", err)
+		if err := os.Rename(source, many); err != nil {
+			return fmt.Errorf("rename folder: %w", err)
 		}
 	}
 	what := fmt.Sprintf("%d files of %s", b.folderFiles, mebibytes(smallSize))
@@ -198,10 +234,14 @@ func (b *bench) fullFolder(ctx context.Context) error {
 	var with, without series
 	for i := range b.rounds(20) {
 		session := fmt.Sprintf("bench-full-%d", i)
-		for _, try := range []struct {
+		tries := []struct {
 			to      *series
 			options []string
-		}{{&with, []string{"-m", name}}, {&without, nil}} {
+		}{{&with, []string{"-m", name}}, {&without, nil}}
+		if i%2 == 1 { // what comes second may find the machine otherwise
+			slices.Reverse(tries)
+		}
+		for _, try := range tries {
 			took, err := p.session(ctx, session, try.options...)
 			if err != nil {
 				return err

@@ -1,3 +1,5 @@
+//go:build linux
+
 package vfolder_test
 
 import (

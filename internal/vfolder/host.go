@@ -120,6 +120,7 @@ func (s *Service) makeDir(ctx context.Context, dir string, f *backendai.VFolder)
 		}
 	}
 	if err == nil {
+		spread(filepath.Join(dir, stagingDir))
 		err = giveAway(filepath.Join(dir, contentDir), mode)
 	}
 	if err == nil {
