@@ -42,6 +42,9 @@ type API interface {
 	// Lookup finds the active keypair and its active user for checking a
 	// signature; CodeAuthFailed when there is none.
 	Lookup(ctx context.Context, accessKey string) (backendai.Caller, error)
+	// Hold is for what goes on longer than a request: held ends when Lookup would
+	// not find the keypair any more. The caller calls release when it is over.
+	Hold(ctx context.Context, accessKey string) (held context.Context, release func(), err error)
 	// Act returns the caller on whose behalf a superadmin acts by
 	// owner_access_key, or the caller itself when ownerAccessKey is empty or its
 	// own. Users may act by all their own keypairs.

@@ -236,6 +236,82 @@ func TestLookupDuringChange(t *testing.T) {
 	w.refused(alice.Keypair.AccessKey)
 }
 
+// TestHold: what is held by a keypair ends with it, and with nothing else.
+func TestHold(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.add("alice", ""), w.add("bob", "")
+	hold := func(who backendai.Caller) (context.Context, func()) {
+		t.Helper()
+		held, release, err := w.Hold(t.Context(), who.Keypair.AccessKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return held, release
+	}
+	first, releaseFirst := hold(alice)
+	second, releaseSecond := hold(alice)
+	other, releaseOther := hold(bob)
+	releaseFirst()
+	releaseFirst()
+	if first.Err() != nil || second.Err() != nil {
+		t.Error("the first release ends what is held")
+	}
+	u := alice.User
+	for _, active := range []bool{false, true} {
+		u.Active = active
+		if _, err := w.UpdateUser(t.Context(), w.admin, u); err != nil {
+			t.Fatal(err)
+		}
+		if code := backendai.CodeOf(context.Cause(second)); code != backendai.CodeAuthFailed {
+			t.Errorf("what a user held who is not active: %v", context.Cause(second))
+		}
+		if _, _, err := w.Hold(t.Context(), alice.Keypair.AccessKey); active != (err == nil) {
+			t.Errorf("Hold of a user who is active (%t): %v", active, err)
+		}
+	}
+	again, releaseAgain := hold(alice)
+	releaseSecond() // of the hold that has ended
+	if again.Err() != nil || other.Err() != nil {
+		t.Error("the release of an earlier hold ends others")
+	}
+	if err := w.DeleteKeypair(t.Context(), w.admin, alice.Keypair.AccessKey); err != nil {
+		t.Fatal(err)
+	}
+	if again.Err() == nil || other.Err() != nil {
+		t.Errorf("after the keypair is deleted: %v, another's %v", again.Err(), other.Err())
+	}
+	releaseAgain()
+	releaseOther()
+	if other.Err() == nil {
+		t.Error("nobody holds it, and it goes on")
+	}
+}
+
+// TestHoldDuringChange: nothing goes on that began while the keypair was
+// deactivated.
+func TestHoldDuringChange(t *testing.T) {
+	w := newWorld(t)
+	alice := w.add("alice", "")
+	w.add("bob", "") // what is known of alice is forgotten
+	w.store.read = func() { // both halves are read, and are active
+		w.store.read = nil
+		if _, err := w.SetKeypairActive(t.Context(), w.admin, alice.Keypair.AccessKey, false); err != nil {
+			t.Error(err)
+		}
+	}
+	held, release, err := w.Hold(t.Context(), alice.Keypair.AccessKey)
+	if w.store.read != nil {
+		t.Fatal("nothing was read")
+	}
+	if err != nil {
+		return // which is as good
+	}
+	defer release()
+	if held.Err() == nil {
+		t.Error("what is held goes on")
+	}
+}
+
 func TestLastUse(t *testing.T) {
 	w := newWorld(t)
 	key := w.admin.Keypair.AccessKey

@@ -89,7 +89,7 @@ func (s *Service) AddKeypair(ctx context.Context, caller backendai.Caller, email
 	if err := s.store.InsertKeypair(ctx, made); err != nil {
 		return nil, err
 	}
-	s.changed()
+	s.changed(ctx)
 	return made, nil
 }
 
@@ -112,7 +112,7 @@ func (s *Service) SetKeypairActive(ctx context.Context, caller backendai.Caller,
 	if err := s.store.UpdateKeypair(ctx, k); err != nil {
 		return nil, err
 	}
-	s.changed()
+	s.changed(ctx)
 	return k, nil
 }
 
@@ -129,7 +129,7 @@ func (s *Service) DeleteKeypair(ctx context.Context, caller backendai.Caller, ac
 	if err := s.store.DeleteKeypair(ctx, accessKey); err != nil {
 		return err
 	}
-	s.changed()
+	s.changed(ctx)
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +43,7 @@ type Service struct {
 	mu         sync.RWMutex // guards what follows
 	known      map[string]*entry
 	generation uint64 // rises with every change
+	holds      map[string]*hold
 	closed     bool
 	uses       sync.WaitGroup // writes of last uses
 }
@@ -55,7 +58,7 @@ var _ API = (*Service)(nil)
 
 // New makes a service on a store, which the caller closes after the service.
 func New(store Store, opts Options) *Service {
-	s := &Service{store: store, log: opts.Logger, now: opts.Now, heavy: make(chan struct{}, maxHeavy), known: map[string]*entry{}}
+	s := &Service{store: store, log: opts.Logger, now: opts.Now, heavy: make(chan struct{}, maxHeavy), known: map[string]*entry{}, holds: map[string]*hold{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -149,13 +152,63 @@ func (s *Service) use(ctx context.Context, e *entry) time.Time {
 	return now.UTC()
 }
 
-// changed forgets what was looked up. Every change calls it, after the store
-// has it and before it is acknowledged.
-func (s *Service) changed() {
+// changed forgets what was looked up, and ends what is held by keypairs that are
+// not found any more. Every change calls it, after the store has it and before it
+// is acknowledged.
+func (s *Service) changed(ctx context.Context) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.generation++
 	clear(s.known)
+	held := slices.Collect(maps.Keys(s.holds))
+	s.mu.Unlock()
+	for _, accessKey := range held {
+		_, err := s.read(context.WithoutCancel(ctx), accessKey)
+		if err == nil {
+			continue
+		}
+		s.mu.Lock()
+		if h := s.holds[accessKey]; h != nil {
+			h.end(err)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// hold is what all holders of a keypair share.
+type hold struct {
+	ctx     context.Context //nolint:containedctx // it is what holders get
+	end     context.CancelCauseFunc
+	holders int
+}
+
+// Hold implements API.
+func (s *Service) Hold(ctx context.Context, accessKey string) (context.Context, func(), error) {
+	s.mu.Lock()
+	h := s.holds[accessKey]
+	if h == nil || h.ctx.Err() != nil {
+		h = &hold{}
+		h.ctx, h.end = context.WithCancelCause(context.Background())
+		s.holds[accessKey] = h
+	}
+	h.holders++
+	s.mu.Unlock()
+	release := sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if h.holders--; h.holders > 0 {
+			return
+		}
+		h.end(nil)
+		if s.holds[accessKey] == h {
+			delete(s.holds, accessKey)
+		}
+	})
+	// It may have been deactivated just before changed could know of the hold.
+	if _, err := s.Lookup(ctx, accessKey); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return h.ctx, release, nil
 }
 
 // Act implements API.

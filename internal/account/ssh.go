@@ -73,7 +73,7 @@ func (s *Service) keepSSHKeypair(ctx context.Context, caller backendai.Caller, p
 	if err := s.store.SetSSHKeypair(ctx, caller.Keypair.AccessKey, public, private); err != nil {
 		return err
 	}
-	s.changed()
+	s.changed(ctx)
 	return nil
 }
 

@@ -89,7 +89,7 @@ func (s *Service) insert(ctx context.Context, u backendai.User, passwordHash str
 	if err := s.store.InsertUser(ctx, &u, passwordHash, k); err != nil {
 		return nil, nil, err
 	}
-	s.changed()
+	s.changed(ctx)
 	return &u, k, nil
 }
 
@@ -115,7 +115,7 @@ func (s *Service) UpdateUser(ctx context.Context, caller backendai.Caller, u bac
 	if u.ID == caller.User.ID && caller.Superadmin() && (!u.Active || u.Role != backendai.RoleSuperadmin) {
 		return nil, lockedOut("your own user would be a superadmin no more", "let another superadmin do it")
 	}
-	defer s.changed()
+	defer s.changed(ctx)
 	if err := s.store.UpdateUser(ctx, &u); err != nil {
 		return nil, err
 	}

@@ -165,12 +165,38 @@ func (h *Handler) serve(c *call) error {
 	if c.caller, err = h.opts.Accounts.Act(c.r.Context(), c.signer, owner); err != nil {
 		return err
 	}
-	if !rt.long {
-		ctx, cancel := context.WithTimeout(c.r.Context(), handleTime)
-		defer cancel()
-		c.r = c.r.WithContext(ctx)
+	ctx, cancel, err := h.lifetime(c, rt)
+	if err != nil {
+		return err
 	}
+	defer cancel()
+	c.r = c.r.WithContext(ctx)
 	return rt.handle(c)
+}
+
+// lifetime bounds a request.
+func (h *Handler) lifetime(c *call, rt route) (context.Context, context.CancelFunc, error) {
+	if rt.long {
+		return h.held(c.r.Context(), c)
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), handleTime)
+	return ctx, cancel, nil
+}
+
+// held gives a context that ends with its parent, and when the keypair that
+// signed a request may not be used any more. The caller ends it.
+func (h *Handler) held(parent context.Context, c *call) (context.Context, context.CancelFunc, error) {
+	held, release, err := h.opts.Accounts.Hold(parent, c.signer.Keypair.AccessKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	stop := context.AfterFunc(held, func() { cancel(context.Cause(held)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		release()
+	}, nil
 }
 
 // authenticate finds the keypair that signed the request and counts the request.

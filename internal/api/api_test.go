@@ -422,6 +422,38 @@ func TestTunnelForms(t *testing.T) {
 	}
 }
 
+// TestRevocation: nothing goes on by a keypair that may not be used any more.
+func TestRevocation(t *testing.T) {
+	w := newWorld(t)
+	w.sessions.app = echoApp(t)
+	conn, err := w.dialer("alice").Dial(t.Context(), w.url("/stream/session/mysession/tcpproxy?app=sshd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	b := make([]byte, 5)
+	if _, err := io.WriteString(conn, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, b); err != nil {
+		t.Fatal(err)
+	}
+	w.accounts.revoke("AKIAalice")
+	if n, err := conn.Read(b); err == nil {
+		t.Errorf("a tunnel still gives %d bytes", n)
+	}
+
+	resp, err := http.DefaultClient.Do(w.request("alice", "GET", "/events/session", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	w.accounts.revoke("AKIAalice")
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Errorf("a stream of events: %v", err)
+	}
+}
+
 func TestDeadAppClosesWebSocketWith1013(t *testing.T) {
 	w := newWorld(t)
 	target := "/stream/session/mysession/tcpproxy?app=dead"

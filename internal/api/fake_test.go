@@ -29,10 +29,13 @@ type accounts struct {
 	callers map[string]backendai.Caller // by access key
 	added   backendai.User
 	ssh     sshKeys
+
+	mu    sync.Mutex
+	holds map[string]context.CancelFunc // by access key
 }
 
 func newAccounts() *accounts {
-	a := &accounts{callers: map[string]backendai.Caller{}, ssh: sshKeys{}}
+	a := &accounts{callers: map[string]backendai.Caller{}, ssh: sshKeys{}, holds: map[string]context.CancelFunc{}}
 	for name, role := range map[string]backendai.Role{"alice": backendai.RoleUser, "stranger": backendai.RoleUser, "admin": backendai.RoleSuperadmin} {
 		a.callers["AKIA"+name] = backendai.Caller{
 			User: backendai.User{ID: "id-" + name, Email: name + "@example.org", Username: name, FullName: "Full " + name, Role: role, Domain: "default", Group: "default", Active: true},
@@ -50,6 +53,21 @@ func (a *accounts) Lookup(_ context.Context, key string) (backendai.Caller, erro
 		return c, nil
 	}
 	return backendai.Caller{}, backendai.Errorf(backendai.CodeAuthFailed, "unknown access key")
+}
+
+func (a *accounts) Hold(_ context.Context, key string) (context.Context, func(), error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	held, end := context.WithCancel(context.Background())
+	a.holds[key] = end
+	return held, end, nil
+}
+
+// revoke ends what goes on by the latest request of a keypair.
+func (a *accounts) revoke(key string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.holds[key]()
 }
 
 func (a *accounts) Act(_ context.Context, caller backendai.Caller, owner string) (backendai.Caller, error) {

@@ -46,11 +46,17 @@ func (h *Handler) proxy(c *call) error {
 		}
 		return err
 	}
+	life, end, err := h.held(h.life, c)
+	if err != nil {
+		_ = target.Close()
+		return err
+	}
 	h.streams.Add(1)
 	c.w.status = http.StatusSwitchingProtocols // the tunnel answers from here on
 	conn, err := tunnel.Accept(c.w.ResponseWriter, c.r)
 	if err != nil {
 		h.streams.Done()
+		end()
 		_ = target.Close()
 		return err
 	}
@@ -58,7 +64,8 @@ func (h *Handler) proxy(c *call) error {
 	// The server gives the request's memory and the stack back when this returns.
 	go func() {
 		defer h.streams.Done()
-		in, out, err := tunnel.Relay(h.life, conn, target)
+		defer end()
+		in, out, err := tunnel.Relay(life, conn, target)
 		log.Debug("tunnel ended", "in", in, "out", out, "err", err)
 	}()
 	return nil

@@ -50,6 +50,10 @@ func (a *accounts) Bootstrap(context.Context) (*backendai.Keypair, bool, error) 
 	return &a.keypair, true, nil
 }
 
+func (a *accounts) Hold(context.Context, string) (context.Context, func(), error) {
+	return context.Background(), func() {}, nil
+}
+
 func (a *accounts) Users(context.Context, backendai.Caller) ([]*backendai.User, error) {
 	return []*backendai.User{&a.user}, nil
 }
