@@ -52,7 +52,7 @@ integration: build ## the parts against real containers, terminals and browsers 
 e2e: build ## the whole product with real clients and a real browser (root)
 	go test -tags integration -count=1 -timeout 20m ./e2e/...
 
-vm: ## tests on Debian's kernel in a virtual machine: the engine with cgroup v2 alone, quotas of file systems; VM=quota runs those (root)
+vm: ## tests on Debian's kernel in a virtual machine: the engine with cgroup v2 alone, quotas of file systems, a server on those; VM=quota or VM=server runs one (root)
 	@bash .ci/vm $(VM)
 
 bench: bench-packages build ## measure the product against baselines, as a table (root)

@@ -263,7 +263,7 @@ func (s *Service) Update(ctx context.Context, caller backendai.Caller, ref strin
 		}
 		defer s.wake() // for a folder that is no project yet
 	}
-	return s.change(ctx, v.ID, func(f *backendai.VFolder) error {
+	err = s.change(ctx, v.ID, func(f *backendai.VFolder) error {
 		if u.Cloneable != nil {
 			f.Cloneable = *u.Cloneable
 		}
@@ -283,6 +283,10 @@ func (s *Service) Update(ctx context.Context, caller backendai.Caller, ref strin
 		}
 		return nil
 	})
+	if err == nil && u.MaxSize != nil && s.dealt(v.VFolder) {
+		err = s.deal(ctx, v.UserID)
+	}
+	return err
 }
 
 // touch remembers that a folder was used now.

@@ -76,13 +76,13 @@ func TestTrash(t *testing.T) {
 		t.Errorf("%q, %v", text, err)
 	}
 
-	w.store.mounted[v.ID] = []string{"mysession"}
+	w.store.mount(v.ID, "mysession")
 	if err := w.Trash(ctx, w.alice, "data"); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, "purge while mounted", w.Purge(ctx, w.alice, "data"), backendai.CodeVFolderFailed)
 	wantCode(t, "erase while mounted", w.Erase(ctx, w.alice, "data"), backendai.CodeVFolderFailed)
-	delete(w.store.mounted, v.ID)
+	w.store.mount(v.ID)
 	if err := w.Erase(ctx, w.alice, "data"); err != nil {
 		t.Fatal(err)
 	}

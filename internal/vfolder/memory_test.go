@@ -26,6 +26,13 @@ func newMemory() *memory {
 	return &memory{folders: map[string]backendai.VFolder{}, invitations: map[string]vfolder.Invitation{}, mounted: map[string][]string{}}
 }
 
+// mount says which sessions have a folder.
+func (m *memory) mount(folder string, sessions ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mounted[folder] = sessions
+}
+
 func trashed(f *backendai.VFolder) bool {
 	return f.Status == backendai.FolderTrashed || f.Status == backendai.FolderDeleted
 }

@@ -183,6 +183,7 @@ func (s *Service) ready(ctx context.Context, v View) error {
 // mounted by itself.
 func (s *Service) Attach(ctx context.Context, mounts []backendai.Mount) ([]engine.Mount, error) {
 	attached := make([]engine.Mount, 0, len(mounts))
+	defer s.dealFor(ctx, mounts)
 	for _, m := range mounts {
 		one, err := s.attach(ctx, m)
 		if err != nil && m.Auto {

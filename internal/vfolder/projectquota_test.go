@@ -313,14 +313,14 @@ func TestOldFoldersBecomeProjects(t *testing.T) {
 		d.mount(t, "loop,prjquota")
 		w := d.world(t, func(o *vfolder.Options) { o.Store = before.store })
 		w.store = before.store
-		w.store.mounted[v.ID] = []string{"a session"}
+		w.store.mount(v.ID, "a session")
 		if err := w.Sweep(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if id, _, err := vfolder.FolderProject(filepath.Dir(w.content(v))); id != 0 || err != nil {
 			t.Errorf("a mounted folder has the project %d, %v", id, err)
 		}
-		delete(w.store.mounted, v.ID)
+		w.store.mount(v.ID)
 		if err := w.Sweep(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -363,6 +363,52 @@ func TestForeignProjects(t *testing.T) {
 		}
 		if err := w.fill(v, "big", 2*quota); err != nil {
 			t.Errorf("a folder in somebody else's project: %v", err)
+		}
+	})
+}
+
+// TestProjectsHoldUsers: sessions cannot bring all folders of a user together to
+// more than the user's quota, and each gets what the others leave.
+func TestProjectsHoldUsers(t *testing.T) {
+	onDisks(t, func(t *testing.T, d disk) {
+		d.mount(t, "loop,prjquota")
+		w := d.world(t, func(o *vfolder.Options) { o.FolderQuota, o.UserQuota = 0, 4*quota })
+		w.run(t)
+		a, b := w.create(t, w.alice, "a"), w.create(t, w.alice, "b")
+		mount := func(v vfolder.View) {
+			w.store.mount(v.ID, "a session")
+			if _, err := w.Attach(t.Context(), []backendai.Mount{{FolderID: v.ID, Source: v.Name, Target: "/home/work/" + v.Name, Permission: "rw"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mount(a)
+		if err := w.fill(a, "first", 3*quota); err != nil {
+			t.Errorf("what fits into the only folder: %v", err)
+		}
+		mount(b)
+		if err := w.fill(b, "half", quota/2); err != nil {
+			t.Errorf("half of what is left: %v", err)
+		}
+		if err := w.fill(b, "too much", quota/2); !over(err) { // a may have the other half
+			t.Errorf("all that is left beside another folder: %v", err)
+		}
+		w.drop(t, b, "too much")
+		w.store.mount(b.ID)
+		for err := error(unix.EDQUOT); err != nil; { // until it is dealt again
+			if err = w.fill(a, "rest", quota/2); err != nil {
+				w.drop(t, a, "rest")
+			}
+			if t.Context().Err() != nil || err != nil && !over(err) {
+				t.Fatalf("what the other folder leaves: %v", err)
+			}
+		}
+		w.refused(t, a)
+		mount(b)
+		w.refused(t, b)
+		w.drop(t, a, "first")
+		mount(b)
+		if err := w.fill(b, "more", 3*quota/2); err != nil {
+			t.Errorf("half of what is free again: %v", err)
 		}
 	})
 }

@@ -176,7 +176,7 @@ func chooseProject(hex string, free func(uint32) (bool, error)) (uint32, error) 
 // whether nothing is left to be done to make the folder one. That is so too when
 // somebody else has put it into a project, which stays.
 func folderProject(dir string) (id uint32, whole bool, err error) {
-	for _, name := range []string{dir, filepath.Join(dir, stagingDir), filepath.Join(dir, contentDir)} {
+	for _, name := range ownDirs(dir) {
 		d, err := os.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -236,23 +236,29 @@ func joinTree(ctx context.Context, dir string, id uint32) error {
 // limit tells the file system how much a folder may hold. Of one that is no
 // project yet nothing changes.
 func (s *Service) limit(f *backendai.VFolder, dir string) error {
+	if s.dealt(f) {
+		return nil // with what the owner has left it gets another limit soon
+	}
+	return s.limitTo(f, dir, s.hardLimit(f))
+}
+
+// limitTo is limit with a number of bytes; 0 is no limit.
+func (s *Service) limitTo(f *backendai.VFolder, dir string, most int64) error {
 	d, id, err := s.project(f.Host, dir)
 	if d == nil {
 		return err
 	}
 	defer d.Close()
-	bytes := uint64(s.hardLimit(f))
+	bytes := uint64(most)
 	if bytes > 0 {
-		if bytes, err = blocksFor(bytes, dir, filepath.Join(dir, stagingDir), filepath.Join(dir, contentDir)); err != nil {
+		if bytes, err = blocksFor(bytes, ownDirs(dir)...); err != nil {
 			return err
 		}
 	}
 	return limitProject(d, id, bytes)
 }
 
-// hardLimit is the most bytes that sessions may bring a folder to; 0 is no limit.
-// The quota of a user is over several folders, which no file system adds up, but
-// none of them may have more than that.
+// hardLimit is the most bytes that a folder may come to; 0 is no limit.
 func (s *Service) hardLimit(f *backendai.VFolder) int64 {
 	limit := s.quota(f)
 	if all := s.opts.UserQuota; all > 0 && f.UserID != "" && (limit == 0 || all < limit) {

@@ -79,6 +79,13 @@ func projectFree(dir *os.File, id uint32) (bool, error) {
 	return q == quotaRecord{valid: q.valid, blockTime: q.blockTime, inodeTime: q.inodeTime}, err
 }
 
+// projectUse is how many bytes of the disk a project takes.
+func projectUse(dir *os.File, id uint32) (uint64, error) {
+	var q quotaRecord
+	err := quotactl(dir, getQuota, id, unsafe.Pointer(&q))
+	return q.bytes, err
+}
+
 // limitProject sets the most bytes that a project may take; 0 removes the limit.
 func limitProject(dir *os.File, id uint32, bytes uint64) error {
 	q := quotaRecord{hardBlocks: (bytes + quotaBlock - 1) / quotaBlock, valid: blockLimits}

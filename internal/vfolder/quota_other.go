@@ -8,6 +8,8 @@ func enforcesProjects(*os.File) bool { return false }
 
 func projectFree(*os.File, uint32) (bool, error) { return false, notHere() }
 
+func projectUse(*os.File, uint32) (uint64, error) { return 0, notHere() }
+
 func limitProject(*os.File, uint32, uint64) error { return notHere() }
 
 func projectOf(*os.File) (uint32, error) { return 0, notHere() }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"backendai"
@@ -31,6 +32,12 @@ func (s *Service) Run(ctx context.Context) error {
 	s.tasks.ctx = ctx
 	s.tasks.mu.Unlock()
 	defer s.tasks.work.Wait()
+	if err := s.dealAll(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("quotas of users are not dealt out", "err", err)
+	}
+	var dealing sync.WaitGroup
+	dealing.Go(func() { s.keepDealing(ctx) })
+	defer dealing.Wait()
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
 	for {

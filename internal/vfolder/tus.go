@@ -404,6 +404,7 @@ func (t *tusUpload) written(record *os.File, offset, n int64, counts bool) int64
 	u := t.call.upload
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.arrived.Add(offset + n - t.part.Offset)
 	t.part.Offset = offset + n
 	u.active = t.call.service.now()
 	if u.done {

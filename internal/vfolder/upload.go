@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"backendai"
@@ -76,6 +77,7 @@ type upload struct {
 	release func() // the room in the quota
 	active  time.Time
 	tree    *archive.Tree // of the bytes of parts that have come in this process
+	arrived atomic.Int64  // bytes that are here
 }
 
 // meta is what is known of an upload from its beginning.
@@ -356,6 +358,7 @@ func (s *Service) load(ctx context.Context, v View, dir, id string) (*upload, er
 		}
 		if p != nil {
 			u.parts[part] = p
+			u.arrived.Add(p.Offset)
 		}
 	}
 	if u.parts[""] == nil {

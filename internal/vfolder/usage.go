@@ -212,7 +212,14 @@ func (s *Service) reserve(ctx context.Context, f *backendai.VFolder, bytes int64
 	if err := s.fits(ctx, f, bytes); err != nil {
 		return nil, err
 	}
-	return s.usage.take(f.ID, bytes), nil
+	release = s.usage.take(f.ID, bytes)
+	if s.dealt(f) {
+		if err := s.deal(ctx, f.UserID); err != nil {
+			release()
+			return nil, err
+		}
+	}
+	return release, nil
 }
 
 // take reserves room without asking whether there is any.

@@ -155,6 +155,7 @@ type Service struct {
 	locks    *memorylocker.MemoryLocker // of uploads and their parts; it ends the request that has one when another wants it
 	probes   probes
 	projects projects
+	deals    deals
 }
 
 // New makes the service; Run does what it does in the background.
