@@ -292,7 +292,7 @@ func TestHold(t *testing.T) {
 func TestHoldDuringChange(t *testing.T) {
 	w := newWorld(t)
 	alice := w.add("alice", "")
-	w.add("bob", "") // what is known of alice is forgotten
+	w.add("bob", "")        // what is known of alice is forgotten
 	w.store.read = func() { // both halves are read, and are active
 		w.store.read = nil
 		if _, err := w.SetKeypairActive(t.Context(), w.admin, alice.Keypair.AccessKey, false); err != nil {

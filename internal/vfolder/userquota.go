@@ -18,9 +18,10 @@ import (
 // The quota of a user is over all folders of the user, which no file system adds
 // up. So what is left of it is dealt out as the limits of the folders' projects
 // (see quota.go): those that sessions mount get equal parts of it, above what they
-// hold. Together they never come to more than the quota. It is dealt anew when a
-// session starts, when an upload takes room, and every dealTime while sessions
-// have any of the folders: so a folder that is written to gets what others leave.
+// hold. Together they come to no more than the quota, but for what is written in
+// the milliseconds of dealing. It is dealt anew when a session starts, when an
+// upload takes room, and every dealTime while sessions have any of the folders: so
+// a folder that is written to gets what others leave.
 
 // dealTime is how long a session may have to wait for what another one leaves.
 const dealTime = 2 * time.Second
@@ -118,9 +119,9 @@ func (s *Service) dealFor(ctx context.Context, mounts []backendai.Mount) {
 type holding struct {
 	*backendai.VFolder
 
-	dir     string
-	held    int64 // bytes on the disk, without the directories that are the server's
-	coming  int64 // bytes of uploads
+	dir     string // empty when its storage does not answer: its limit stays
+	held    int64  // bytes on the disk, without the directories that are the server's
+	coming  int64  // bytes of uploads
 	mounted bool
 }
 
@@ -159,6 +160,9 @@ func (s *Service) deal(ctx context.Context, owner string) error {
 		if limit := s.quota(h.VFolder); limit > 0 {
 			bytes = min(bytes, limit)
 		}
+		if h.dir == "" {
+			continue
+		}
 		if err := s.limitTo(h.VFolder, h.dir, max(1, bytes)); err != nil { // 0 would be no limit
 			return err
 		}
@@ -169,16 +173,20 @@ func (s *Service) deal(ctx context.Context, owner string) error {
 // holding asks what a folder holds: the file system, if it counts, else what was
 // measured last.
 func (s *Service) holding(ctx context.Context, f *backendai.VFolder) (holding, error) {
-	h := holding{VFolder: f, held: f.UsedBytes}
-	var err error
-	if h.dir, err = s.folderDir(ctx, f); err != nil {
-		return h, err
-	}
 	sessions, err := s.store.FolderSessions(ctx, f.ID)
+	if err != nil {
+		return holding{}, err
+	}
+	h := holding{VFolder: f, held: f.UsedBytes, mounted: len(sessions) > 0}
+	if err = s.probe(ctx, f.Host); err == nil {
+		h.dir, err = s.folderDir(ctx, f)
+	}
+	if backendai.CodeOf(err) == backendai.CodeUnavailable {
+		return h, nil
+	}
 	if err != nil {
 		return h, err
 	}
-	h.mounted = len(sessions) > 0
 	h.coming = max(0, s.reserved(f.ID)-s.uploads.arrived(h.dir))
 	d, id, err := s.project(f.Host, h.dir)
 	if d == nil {
