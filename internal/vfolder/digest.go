@@ -19,9 +19,10 @@ const (
 	reprDigest = "Repr-Digest"
 )
 
-// wantsTree tells whether a request asks for the hash of the whole file.
+// wantsTree tells whether a request asks for the hash of the whole file and can
+// have it: HTTP/1.0, which some proxies speak, has no trailers.
 func wantsTree(r *http.Request) bool {
-	return r.Method == http.MethodGet && strings.HasPrefix(r.Header.Get(wantDigest), archive.TreeName+"=")
+	return r.Method == http.MethodGet && r.ProtoAtLeast(1, 1) && strings.HasPrefix(r.Header.Get(wantDigest), archive.TreeName+"=")
 }
 
 // passing is a file whose bytes are hashed as they are read.

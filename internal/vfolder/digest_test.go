@@ -3,9 +3,13 @@
 package vfolder_test
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,9 +55,37 @@ func TestDigest(t *testing.T) {
 	if resp, _ := get(t, "GET", at, nil, append([]string{"Range", "bytes=9000000-"}, want...)...); resp.StatusCode != http.StatusRequestedRangeNotSatisfiable || len(resp.Trailer) > 0 {
 		t.Errorf("beyond the end: %s, %v", resp.Status, resp.Trailer)
 	}
+	if resp, got := overHTTP10(t, at, want...); resp.ContentLength != int64(len(content)) || !bytes.Equal(got, content) {
+		t.Errorf("over HTTP/1.0: %d bytes of %d", len(got), resp.ContentLength)
+	}
 	if resp, _ := get(t, "HEAD", at, nil, want...); resp.ContentLength != int64(len(content)) {
 		t.Errorf("HEAD: %d", resp.ContentLength)
 	}
+}
+
+// overHTTP10 asks as an old proxy does.
+func overHTTP10(t *testing.T, address string, header ...string) (*http.Response, []byte) {
+	t.Helper()
+	at, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", at.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n%s: %s\r\n\r\n", at.RequestURI(), header[0], header[1])
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, got
 }
 
 // TestNoDigestOfTwoStates: a file that changes while it is sent has no hash.
