@@ -41,7 +41,10 @@ func (who identity) write(dir string) ([]engine.Mount, error) {
 	return mounts, nil
 }
 
-// makeHome makes a session's home unless it is there.
+// makeHome makes a session's home unless it is there, with the directory .ssh that
+// every session gets. A cgroup that the first page of a directory was charged to
+// stays in the kernel after the session, until that page goes; and with each that
+// stays all starts get slower.
 func makeHome(dir string) error {
 	switch err := os.Mkdir(dir, 0o755); {
 	case errors.Is(err, fs.ErrExist):
@@ -49,8 +52,14 @@ func makeHome(dir string) error {
 	case err != nil:
 		return fmt.Errorf("make home: %w", err)
 	}
-	if err := os.Lchown(dir, userID, userID); err != nil {
-		return fmt.Errorf("give home to its user: %w", err)
+	keys := filepath.Join(dir, ".ssh")
+	if err := os.Mkdir(keys, 0o700); err != nil {
+		return fmt.Errorf("make home: %w", err)
+	}
+	for _, name := range []string{keys, dir} {
+		if err := os.Lchown(name, userID, userID); err != nil {
+			return fmt.Errorf("give home to its user: %w", err)
+		}
 	}
 	return nil
 }
