@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"hash"
@@ -15,6 +16,18 @@ const (
 	HashName = "xxh64"      // of bytes that are sent at once
 	TreeName = "xxh64-tree" // of whole files: see Tree
 )
+
+// The fields of RFC 9530 by which a client asks for the hash of a whole file and
+// gets it: behind the file, as a trailer, for it is made of the bytes as they go.
+const (
+	WantDigest = "Want-Repr-Digest"
+	ReprDigest = "Repr-Digest"
+)
+
+// Digest is the value of ReprDigest for the sum of a Tree.
+func Digest(sum []byte) string {
+	return TreeName + "=:" + base64.StdEncoding.EncodeToString(sum) + ":"
+}
 
 // LeafSize is the length of the pieces of a Tree, in bytes; the last is shorter.
 const LeafSize = 4 << 20

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,6 +19,21 @@ import (
 	"backendai"
 	"backendai/internal/archive"
 )
+
+// fetchedFile is a file on its way.
+type fetchedFile struct {
+	d     *fetching
+	entry treeEntry
+
+	temp  string // its name aside
+	file  *os.File
+	tree  *archive.Tree // of what is here
+	at    int64         // bytes that are here
+	valid string        // what tells its state: an entity tag or a time
+	// digest is what the server says of the whole file behind what it sends of it
+	// (archive.ReprDigest), if it does.
+	digest string
+}
 
 // file fetches a large file into a file aside, which has a name of its own for
 // each state of the original: it is gone on with when that is the same still.
@@ -41,21 +55,6 @@ func (d *fetching) file(ctx context.Context, e treeEntry) error {
 	}
 	return backendai.Errorf(backendai.CodeVFolderFailed, "%q did not arrive as the server has it, three times", e.Path).
 		WithHint("does something write to the file? else look after the network, and the memory of both machines")
-}
-
-// fetchedFile is a file on its way.
-type fetchedFile struct {
-	d     *fetching
-	entry treeEntry
-
-	temp  string // its name aside
-	file  *os.File
-	tree  *archive.Tree // of what is here
-	at    int64         // bytes that are here
-	valid string        // what tells its state: an entity tag or a time
-	// digest is what the server says of the whole file behind what it sends of it
-	// (RFC 9530, Repr-Digest), if it does.
-	digest string
 }
 
 func (f *fetchedFile) close() {
@@ -101,7 +100,7 @@ func (f *fetchedFile) check(ctx context.Context) error {
 		return err
 	}
 	if f.digest != "" {
-		if f.digest != archive.TreeName+"=:"+base64.StdEncoding.EncodeToString(got)+":" {
+		if f.digest != archive.Digest(got) {
 			return f.beginAgain()
 		}
 		return nil
@@ -203,7 +202,7 @@ func (f *fetchedFile) rest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	header := http.Header{"Want-Repr-Digest": {archive.TreeName + "=1"}}
+	header := http.Header{archive.WantDigest: {archive.TreeName + "=1"}}
 	if f.at > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", f.at))
 		header.Set("If-Range", f.valid)
@@ -226,7 +225,7 @@ func (f *fetchedFile) rest(ctx context.Context) error {
 	if err != nil {
 		return f.d.c.broken(ctx, resp.Request.URL, err)
 	}
-	f.digest = resp.Trailer.Get("Repr-Digest")
+	f.digest = resp.Trailer.Get(archive.ReprDigest)
 	return nil
 }
 

@@ -2,7 +2,6 @@ package vfolder
 
 import (
 	"context"
-	"encoding/base64"
 	"io"
 	"io/fs"
 	"net/http"
@@ -12,17 +11,10 @@ import (
 	"backendai/internal/archive"
 )
 
-// The fields of RFC 9530. A client that wants the hash of the file gets it behind
-// the file, as a trailer, for it is made of the bytes as they go.
-const (
-	wantDigest = "Want-Repr-Digest"
-	reprDigest = "Repr-Digest"
-)
-
 // wantsTree tells whether a request asks for the hash of the whole file and can
 // have it: HTTP/1.0, which some proxies speak, has no trailers.
 func wantsTree(r *http.Request) bool {
-	return r.Method == http.MethodGet && r.ProtoAtLeast(1, 1) && strings.HasPrefix(r.Header.Get(wantDigest), archive.TreeName+"=")
+	return r.Method == http.MethodGet && r.ProtoAtLeast(1, 1) && strings.HasPrefix(r.Header.Get(archive.WantDigest), archive.TreeName+"=")
 }
 
 // passing is a file whose bytes are hashed as they are read.
@@ -51,7 +43,7 @@ func (p *passing) Seek(offset int64, whence int) (int64, error) {
 	return at, err
 }
 
-// digest is the value of Repr-Digest, or empty when the file is not any more what
+// digest is the value of archive.ReprDigest, or empty when the file is not any more what
 // it was when it was opened. What has not been sent is read.
 func (p *passing) digest(ctx context.Context, opened fs.FileInfo) string {
 	sum, err := p.tree.Sum(contextReaderAt{ctx, p.file})
@@ -61,7 +53,7 @@ func (p *passing) digest(ctx context.Context, opened fs.FileInfo) string {
 	if now, err := p.file.Stat(); err != nil || tag(now) != tag(opened) {
 		return ""
 	}
-	return archive.TreeName + "=:" + base64.StdEncoding.EncodeToString(sum) + ":"
+	return archive.Digest(sum)
 }
 
 // contextReaderAt ends with its context.
@@ -91,7 +83,7 @@ func (w *trailing) WriteHeader(status int) {
 	if status == http.StatusOK || status == http.StatusPartialContent {
 		w.announced = true
 		w.Header().Del("Content-Length")
-		w.Header().Set("Trailer", reprDigest)
+		w.Header().Set("Trailer", archive.ReprDigest)
 	}
 	w.steady.WriteHeader(status)
 }

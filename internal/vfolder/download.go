@@ -159,7 +159,7 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request, token st
 	hashed, answer := newPassing(f, info.Size()), &trailing{steady: out}
 	http.ServeContent(answer, r, "", info.ModTime(), hashed)
 	if answer.announced {
-		w.Header().Set(reprDigest, hashed.digest(r.Context(), info))
+		w.Header().Set(archive.ReprDigest, hashed.digest(r.Context(), info))
 		out.extend()
 	}
 	return nil
