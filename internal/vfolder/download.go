@@ -33,7 +33,7 @@ type DownloadRequest struct {
 
 // RequestDownload gives a token to fetch a file or an archive.
 func (s *Service) RequestDownload(ctx context.Context, caller backendai.Caller, ref string, req DownloadRequest) (token string, err error) {
-	c := claims{Op: opDownload, User: caller.User.ID, Archive: req.Archive || len(req.Files) > 0, Name: req.Name}
+	c := claims{Op: opDownload, User: caller.User.ID, Key: caller.Keypair.AccessKey, Archive: req.Archive || len(req.Files) > 0, Name: req.Name}
 	if c.Path, err = cleanPath(req.Path); err != nil {
 		return "", err
 	}

@@ -108,6 +108,47 @@ func TestDownload(t *testing.T) {
 	}
 }
 
+// TestTokensEndWithTheirKeypair: a key that is taken away opens nothing by what
+// was asked for with it.
+func TestTokensEndWithTheirKeypair(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, w.create(t, w.alice, "data"), "file", "content")
+	down, err := w.RequestDownload(t.Context(), w.alice, "data", vfolder.DownloadRequest{Path: "file"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill, err := w.RequestFill(t.Context(), w.alice, "data", ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := w.request(t, w.alice, "data", vfolder.UploadRequest{Path: "new", Size: 3})
+	files, uploads := w.serveFiles(t), w.serve(t)
+	check := func(what string, status int) {
+		t.Helper()
+		if resp, _ := get(t, "GET", files+"/?token="+down, nil); resp.StatusCode != status {
+			t.Errorf("a download, %s: %s", what, resp.Status)
+		}
+		if resp, _ := get(t, "POST", files+"/fill?token="+fill, bytes.NewReader(stream(t))); resp.StatusCode != status {
+			t.Errorf("a stream, %s: %s", what, resp.Status)
+		}
+		wantStatus(t, "an upload, "+what, tus(t, "HEAD", uploads+"?token="+up.Token, nil), status)
+	}
+	check("before", http.StatusOK)
+	key := w.alice.Keypair
+	for what, change := range map[string]func(*backendai.Keypair){
+		"deactivated": func(k *backendai.Keypair) { k.Active = false }, "another's": func(k *backendai.Keypair) { k.UserID = w.stranger.User.ID },
+	} {
+		changed := key
+		change(&changed)
+		w.store.keypairs[key.AccessKey] = changed
+		check(what, http.StatusNotFound)
+	}
+	delete(w.store.keypairs, key.AccessKey)
+	check("deleted", http.StatusNotFound)
+	w.store.keypairs[key.AccessKey] = key
+	check("again active", http.StatusOK)
+}
+
 func TestDownloadFaults(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()

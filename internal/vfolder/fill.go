@@ -58,7 +58,7 @@ func (s *Service) RequestFill(ctx context.Context, caller backendai.Caller, ref,
 	if err != nil {
 		return "", err
 	}
-	return s.sign(claims{Op: opFill, Volume: v.Host, Folder: v.Hex(), Path: clean, User: caller.User.ID})
+	return s.sign(claims{Op: opFill, Volume: v.Host, Folder: v.Hex(), Path: clean, User: caller.User.ID, Key: caller.Keypair.AccessKey})
 }
 
 // Filled is what a stream has brought.

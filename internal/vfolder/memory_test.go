@@ -20,10 +20,11 @@ type memory struct {
 	invitations map[string]vfolder.Invitation
 	users       []backendai.User
 	mounted     map[string][]string // folder → sessions
+	keypairs    map[string]backendai.Keypair
 }
 
 func newMemory() *memory {
-	return &memory{folders: map[string]backendai.VFolder{}, invitations: map[string]vfolder.Invitation{}, mounted: map[string][]string{}}
+	return &memory{folders: map[string]backendai.VFolder{}, invitations: map[string]vfolder.Invitation{}, mounted: map[string][]string{}, keypairs: map[string]backendai.Keypair{}}
 }
 
 // mount says which sessions have a folder.
@@ -189,6 +190,13 @@ func (m *memory) User(_ context.Context, id string) (*backendai.User, error) {
 		}
 	}
 	return nil, backendai.NotFound("user", id)
+}
+
+func (m *memory) Keypair(_ context.Context, accessKey string) (*backendai.Keypair, error) {
+	if k, ok := m.keypairs[accessKey]; ok {
+		return &k, nil
+	}
+	return nil, backendai.NotFound("keypair", accessKey)
 }
 
 func (m *memory) UserByEmail(_ context.Context, email string) (*backendai.User, error) {

@@ -28,6 +28,7 @@ type claims struct {
 	Path    string `json:"relpath"`
 	Expires int64  `json:"exp"` // seconds since 1970
 	User    string `json:"sub"`
+	Key     string `json:"access_key"` // by which the token was asked for, and with which it ends
 	// Of uploads: which one, of how many bytes, and the how manieth time that it
 	// was asked for; a later one ends the earlier.
 	Session string `json:"session,omitempty"`
@@ -111,6 +112,13 @@ func (s *Service) holder(ctx context.Context, c claims, need backendai.Permissio
 	}
 	u, err := s.store.User(ctx, c.User)
 	if backendai.CodeOf(err) == backendai.CodeNotFound || err == nil && !u.Active {
+		return View{}, gone
+	}
+	if err != nil {
+		return View{}, err
+	}
+	k, err := s.store.Keypair(ctx, c.Key)
+	if backendai.CodeOf(err) == backendai.CodeNotFound || err == nil && (!k.Active || k.UserID != u.ID) {
 		return View{}, gone
 	}
 	if err != nil {

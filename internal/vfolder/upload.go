@@ -116,7 +116,7 @@ func (s *Service) RequestUpload(ctx context.Context, caller backendai.Caller, re
 	if err != nil {
 		return Upload{}, err
 	}
-	c := claims{Op: opUpload, Volume: v.Host, Folder: v.Hex(), Path: clean, User: caller.User.ID, Session: u.id, Size: req.Size, Turn: u.meta.Turn}
+	c := claims{Op: opUpload, Volume: v.Host, Folder: v.Hex(), Path: clean, User: caller.User.ID, Key: caller.Keypair.AccessKey, Session: u.id, Size: req.Size, Turn: u.meta.Turn}
 	answer := Upload{ID: u.id, Parts: u.pieces()}
 	if req.Size == 0 {
 		answer = Upload{}

@@ -50,6 +50,7 @@ type Store interface {
 
 	User(ctx context.Context, id string) (*backendai.User, error)
 	UserByEmail(ctx context.Context, email string) (*backendai.User, error)
+	Keypair(ctx context.Context, accessKey string) (*backendai.Keypair, error)
 
 	// FolderSessions names the sessions that are not over and mount the folder.
 	FolderSessions(ctx context.Context, folderID string) ([]string, error)

@@ -31,7 +31,9 @@ func newWorld(t *testing.T, edit ...func(*vfolder.Options)) *world {
 	caller := func(name string, role backendai.Role) backendai.Caller {
 		u := backendai.User{ID: "id-" + name, Email: name + "@example.org", Role: role, Domain: "default", Group: "default", Active: true}
 		w.store.users = append(w.store.users, u)
-		return backendai.Caller{User: u, Keypair: backendai.Keypair{AccessKey: "AKIA" + name, UserID: u.ID, Active: true}}
+		k := backendai.Keypair{AccessKey: "AKIA" + name, UserID: u.ID, Active: true}
+		w.store.keypairs[k.AccessKey] = k
+		return backendai.Caller{User: u, Keypair: k}
 	}
 	w.alice, w.stranger, w.admin = caller("alice", backendai.RoleUser), caller("stranger", backendai.RoleUser), caller("admin", backendai.RoleSuperadmin)
 	opts := vfolder.Options{
